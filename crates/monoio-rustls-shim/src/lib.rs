@@ -1,0 +1,1 @@
+//! Empty on purpose: `monoio-http` declares this dependency without using it.

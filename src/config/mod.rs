@@ -1,0 +1,1 @@
+//! Flags, environment and file, once, into each part's own settings.

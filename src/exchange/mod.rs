@@ -1,0 +1,1 @@
+//! One node's state: tags, interest, back-ends, requests, who is online.

@@ -1,0 +1,1 @@
+//! The HTTP API: a guarded server and its handlers.

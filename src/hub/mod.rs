@@ -1,0 +1,1 @@
+//! One core's state: who is connected, and what waits to be sent to them.

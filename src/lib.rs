@@ -1,0 +1,25 @@
+//! ws-cluster: an io_uring, thread-per-core WebSocket push cluster.
+//!
+//! `docs/ARCHITECTURE.md` has the drawing: which module is for what, and which may import which.
+
+pub mod clock;
+pub mod limits;
+pub mod metrics;
+pub mod model;
+
+pub mod protocol;
+
+pub mod exchange;
+pub mod hub;
+
+pub mod inbox;
+
+pub mod broker;
+
+pub mod shard;
+
+pub mod admin;
+pub mod http;
+
+pub mod config;
+pub mod node;

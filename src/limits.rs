@@ -1,0 +1,306 @@
+//! Every bound of the node with its unit and default, in one place. The numbers are those of `docs/limits.md`.
+//!
+//! Invariant: no queue, table or size without a line here.
+
+use std::time::Duration;
+
+/// Bounds on opening a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpeningLimits {
+    /// From accept to the complete head; absolute, bytes do not move it.
+    pub handshake_timeout: Duration,
+    /// Request line and headers together.
+    pub head_bytes_max: usize,
+    /// Headers.
+    pub headers_max: usize,
+    /// Request target.
+    pub target_bytes_max: usize,
+    /// Open connections from one address; 0 = no bound.
+    pub connections_per_address: usize,
+    /// Open connections of one uid on a node; 0 = no bound.
+    pub connections_per_uid: usize,
+    /// Over [`OpeningLimits::connections_per_uid`]: close the oldest (4409) instead of refusing the new one (4429).
+    pub kick_oldest: bool,
+    /// Open connections of a node; the file limit may lower it to 80 % of itself.
+    pub connections_max: usize,
+    /// Accepts a second and core, with a burst of as many.
+    pub accepts_per_second: u32,
+    /// Failed credentials a minute and address; beyond: 429 without an upgrade.
+    pub failed_credentials_per_minute: u32,
+    /// How far ahead `exp` of a user's connect may be.
+    pub sign_horizon_connect: Duration,
+    /// How far ahead `exp` of an HTTP call may be.
+    pub sign_horizon_push: Duration,
+}
+
+/// Bounds on what a connection may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// A message from a user.
+    pub user_message_bytes_max: usize,
+    /// A message from a back-end.
+    pub backend_message_bytes_max: usize,
+    /// Fragments of one message.
+    pub fragments_max: usize,
+    /// From a message's first fragment to its last.
+    pub fragments_timeout: Duration,
+    /// Messages a second from a user.
+    pub messages_per_second: u32,
+    /// Messages that may come at once from a user.
+    pub messages_burst: u32,
+    /// Pings, pongs and closes a second.
+    pub control_frames_per_second: u32,
+    /// Bytes a second from a user.
+    pub bytes_per_second: u32,
+    /// Messages a second from a back-end.
+    pub backend_messages_per_second: u32,
+    /// How long reading pauses for a sender over its rate before it is closed (1008).
+    pub rate_pause_max: Duration,
+    /// Bytes of one connection handled before others get their turn.
+    pub turn_bytes_max: usize,
+    /// Frames of one connection handled before others get their turn.
+    pub turn_frames_max: usize,
+    /// Nesting of JSON.
+    pub json_depth_max: usize,
+    /// Bad messages in a row before a close (1008).
+    pub bad_messages_max: u32,
+    /// Tags a connection may be subscribed to.
+    pub tags_per_connection: usize,
+    /// Members of an audience.
+    pub audience_max: usize,
+    /// A push's payload.
+    pub push_bytes_max: usize,
+}
+
+/// Bounds on what waits to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritingLimits {
+    /// Bytes that wait for one connection.
+    pub outbox_bytes_max: usize,
+    /// Frames that wait for one connection.
+    pub outbox_frames_max: usize,
+    /// Bytes that wait for all connections of a node together; 0 = a quarter of the memory.
+    pub outboxes_bytes_max: usize,
+    /// Waiting bytes without progress: reset.
+    pub write_timeout: Duration,
+    /// One write to a socket.
+    pub write_bytes_max: usize,
+    /// Connections a fan-out serves before others get their turn.
+    pub walk_slice: usize,
+    /// Payloads above this are counted and reported to their publisher.
+    pub payload_guidance_bytes: usize,
+}
+
+/// Bounds on a connection's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LifeLimits {
+    /// Silence before the server pings.
+    pub ping_after: Duration,
+    /// Silence after that ping before a close (4408).
+    pub pong_timeout: Duration,
+    /// From a close frame to the end of the TCP connection, whatever the peer does.
+    pub close_timeout: Duration,
+    /// What clients are told to keep between two `heart`.
+    pub heartbeat: Duration,
+    /// From SIGTERM to the last close.
+    pub drain: Duration,
+}
+
+/// Bounds on the way through the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Records that wait for the queue, in bytes.
+    pub pending_bytes_max: usize,
+    /// How long a record waits for the queue before it is refused.
+    pub pending_timeout: Duration,
+    /// One append.
+    pub batch_bytes_max: usize,
+    /// Records of one append.
+    pub batch_records_max: usize,
+    /// How long what the queue has acknowledged is kept for a queue that loses its data.
+    pub replay_window: Duration,
+    /// The same in bytes.
+    pub replay_bytes_max: usize,
+    /// The log's length in the queue, in bytes.
+    pub log_bytes_max: usize,
+    /// Messages in a core's inbox before the node stops hearing the log.
+    pub inbox_messages_max: usize,
+    /// Messages from the cores that wait for the exchange.
+    pub exchange_inbox_max: usize,
+    /// Requests that wait for an answer, in the whole cluster.
+    pub requests_pending_max: usize,
+    /// A request without `timeout_ms`.
+    pub request_timeout: Duration,
+    /// The longest `timeout_ms`.
+    pub request_timeout_max: Duration,
+    /// How long an idempotency key is remembered.
+    pub idempotency_window: Duration,
+    /// Idempotency keys that are remembered.
+    pub idempotency_keys_max: usize,
+    /// Tags that are remembered.
+    pub tags_max: usize,
+    /// How long the ring of publications, all tags together, may be in bytes.
+    pub tag_table_bytes_max: usize,
+}
+
+/// Bounds on the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// A body.
+    pub body_bytes_max: usize,
+    /// From the first byte of a head to its end.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body.
+    pub body_timeout: Duration,
+    /// An idle kept-alive connection.
+    pub idle_timeout: Duration,
+    /// Requests in flight a core; more: 503.
+    pub in_flight_max: usize,
+    /// Connections a core to the HTTP listener.
+    pub connections_max: usize,
+    /// Lines of a batch.
+    pub batch_lines_max: usize,
+    /// Users on a page of `/v1/online`.
+    pub online_page_max: usize,
+}
+
+/// All bounds together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Opening a connection.
+    pub opening: OpeningLimits,
+    /// What a connection may send.
+    pub frames: FrameLimits,
+    /// What waits to be written.
+    pub writing: WritingLimits,
+    /// A connection's life.
+    pub life: LifeLimits,
+    /// The way through the queue.
+    pub queue: QueueLimits,
+    /// The HTTP API.
+    pub http: HttpLimits,
+}
+
+impl Default for OpeningLimits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            head_bytes_max: 8 << 10,
+            headers_max: 64,
+            target_bytes_max: 4 << 10,
+            connections_per_address: 64,
+            connections_per_uid: 8,
+            kick_oldest: false,
+            connections_max: 200_000,
+            accepts_per_second: 500,
+            failed_credentials_per_minute: 10,
+            sign_horizon_connect: Duration::from_secs(86_400),
+            sign_horizon_push: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self {
+            user_message_bytes_max: 64 << 10,
+            backend_message_bytes_max: 1 << 20,
+            fragments_max: 1024,
+            fragments_timeout: Duration::from_secs(30),
+            messages_per_second: 50,
+            messages_burst: 100,
+            control_frames_per_second: 20,
+            bytes_per_second: 256 << 10,
+            backend_messages_per_second: 20_000,
+            rate_pause_max: Duration::from_secs(1),
+            turn_bytes_max: 64 << 10,
+            turn_frames_max: 128,
+            json_depth_max: 32,
+            bad_messages_max: 10,
+            tags_per_connection: 256,
+            audience_max: 10_000,
+            push_bytes_max: 1 << 20,
+        }
+    }
+}
+
+impl Default for WritingLimits {
+    fn default() -> Self {
+        Self {
+            outbox_bytes_max: 1 << 20,
+            outbox_frames_max: 1024,
+            outboxes_bytes_max: 0,
+            write_timeout: Duration::from_secs(10),
+            write_bytes_max: 64 << 10,
+            walk_slice: 256,
+            payload_guidance_bytes: 1460,
+        }
+    }
+}
+
+impl Default for LifeLimits {
+    fn default() -> Self {
+        Self {
+            ping_after: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(8),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            pending_bytes_max: 64 << 20,
+            pending_timeout: Duration::from_secs(3),
+            batch_bytes_max: 1 << 20,
+            batch_records_max: 512,
+            replay_window: Duration::from_secs(30),
+            replay_bytes_max: 256 << 20,
+            log_bytes_max: 256 << 20,
+            inbox_messages_max: 65_536,
+            exchange_inbox_max: 65_536,
+            requests_pending_max: 65_536,
+            request_timeout: Duration::from_secs(10),
+            request_timeout_max: Duration::from_secs(60),
+            idempotency_window: Duration::from_secs(300),
+            idempotency_keys_max: 131_072,
+            tags_max: 1 << 20,
+            tag_table_bytes_max: 1 << 30,
+        }
+    }
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1 << 20,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            in_flight_max: 256,
+            connections_max: 1024,
+            batch_lines_max: 1000,
+            online_page_max: 1000,
+        }
+    }
+}
+
+/// A part of the online list sent to back-ends holds at most so many users.
+pub const ONLINE_CLIENTS_MAX: usize = 1000;
+/// How often each node sends its online list.
+pub const ONLINE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often each node sends its sign of life.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// A node that has not been heard for so long is gone, and its back-ends with it.
+pub const NODE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a question to all nodes waits for the last answer.
+pub const ONLINE_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions to all nodes that may be open at once.
+pub const ONLINE_ASKS_MAX: usize = 256;
+/// User text in a log line or an error message.
+pub const USER_TEXT_BYTES_MAX: usize = 256;
+
+const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < NODE_TIMEOUT.as_millis());

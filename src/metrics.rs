@@ -1,0 +1,192 @@
+//! Counters of one core or thread, summed at scrape.
+//!
+//! Invariants: a counter is written by one thread only (a plain load and store, no lock and no shared cache
+//! line); labels are closed enums.
+
+use std::sync::{
+    Arc, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal, $labels:literal, $help:literal;)*) => {
+        /// What is counted. A gauge is a counter that also goes down.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Count { $($(#[$doc])* $variant,)* }
+
+        impl Count {
+            /// Every counter.
+            pub const ALL: &[Count] = &[$(Count::$variant,)*];
+            /// The metric's name, its labels as `name="value"` pairs (may be empty), its help text.
+            pub const fn describe(self) -> (&'static str, &'static str, &'static str) {
+                match self { $(Count::$variant => ($name, $labels, $help),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Open user connections (gauge).
+    UserConnections => "ws_connection", r#"type="user""#, "Open connections.";
+    /// Open back-end connections (gauge).
+    BackendConnections => "ws_connection", r#"type="backend""#, "Open connections.";
+    /// Upgrades answered with 101 and kept.
+    HandshakesAccepted => "ws_handshakes_total", r#"result="accepted""#, "Handshakes by result.";
+    /// Requests that were no valid upgrade.
+    HandshakesMalformed => "ws_handshakes_total", r#"result="malformed""#, "Handshakes by result.";
+    /// Bad credentials.
+    HandshakesDenied => "ws_handshakes_total", r#"result="denied""#, "Handshakes by result.";
+    /// Over a cap of connections.
+    HandshakesOverCap => "ws_handshakes_total", r#"result="over_cap""#, "Handshakes by result.";
+    /// Not complete within the deadline.
+    HandshakesTimedOut => "ws_handshakes_total", r#"result="timeout""#, "Handshakes by result.";
+    /// Frames written.
+    FramesOut => "ws_frames_total", r#"direction="out""#, "WebSocket frames.";
+    /// Messages read.
+    FramesIn => "ws_frames_total", r#"direction="in""#, "WebSocket frames.";
+    /// Bytes written.
+    BytesOut => "ws_bytes_total", r#"direction="out""#, "Bytes on WebSocket connections.";
+    /// Bytes read.
+    BytesIn => "ws_bytes_total", r#"direction="in""#, "Bytes on WebSocket connections.";
+    /// Writes to sockets.
+    Writes => "ws_writes_total", "", "Writes to sockets; frames per write is ws_frames_total over this.";
+    /// Sockets that took no more.
+    WritesBlocked => "ws_writes_blocked_total", "", "Writes that the kernel took only in part or not at all.";
+    /// Bytes in outboxes (gauge).
+    OutboxBytes => "ws_outbox_bytes", "", "Bytes that wait for sockets.";
+    /// Frames dropped with a connection that was closed as too slow.
+    DroppedSlow => "ws_drops_total", r#"reason="slow_consumer""#, "Frames dropped, by reason.";
+    /// Frames dropped with a connection that went away.
+    DroppedClosed => "ws_drops_total", r#"reason="closed""#, "Frames dropped, by reason.";
+    /// Connections closed as too slow.
+    SlowConsumers => "ws_slow_consumers_total", "", "Connections closed because they fell behind (4008).";
+    /// Closed for silence.
+    ClosedIdle => "ws_closes_total", r#"reason="idle""#, "Connections closed by the server, by reason.";
+    /// Closed for breaking the protocol.
+    ClosedProtocol => "ws_closes_total", r#"reason="protocol""#, "Connections closed by the server, by reason.";
+    /// Closed for their rate.
+    ClosedRate => "ws_closes_total", r#"reason="rate""#, "Connections closed by the server, by reason.";
+    /// Closed without progress.
+    ClosedStuck => "ws_closes_total", r#"reason="write_timeout""#, "Connections closed by the server, by reason.";
+    /// Closed by a back-end's order or a newer connection of the user.
+    ClosedOrdered => "ws_closes_total", r#"reason="ordered""#, "Connections closed by the server, by reason.";
+    /// Closed because their token ended.
+    ClosedExpired => "ws_closes_total", r#"reason="expired""#, "Connections closed by the server, by reason.";
+    /// Panics of connection tasks.
+    Panics => "ws_panics_total", "", "Connections ended by a panic.";
+    /// Accepts put off because of the file limit.
+    AcceptsPaused => "ws_accept_pauses_total", "", "Times that accepting paused, because the file limit was reached.";
+    /// Pushes accepted by this node.
+    PushesAccepted => "ws_pushes_total", r#"result="accepted""#, "Pushes by result.";
+    /// Pushes refused by this node.
+    PushesRefused => "ws_pushes_total", r#"result="refused""#, "Pushes by result.";
+    /// Pushes that were bad.
+    PushesInvalid => "ws_pushes_total", r#"result="invalid""#, "Pushes by result.";
+    /// Payloads above the guidance.
+    PayloadsOverGuidance => "ws_payloads_over_guidance_total", "", "Payloads above 1460 bytes.";
+    /// Records in the log.
+    LogAppended => "ws_log_records_total", r#"event="appended""#, "Records of the log, by event.";
+    /// Records appended again after the queue lost them.
+    LogReplayed => "ws_log_records_total", r#"event="replayed""#, "Records of the log, by event.";
+    /// Records heard.
+    LogHeard => "ws_log_records_total", r#"event="heard""#, "Records of the log, by event.";
+    /// Records heard a second time and passed over.
+    LogDuplicate => "ws_log_records_total", r#"event="duplicate""#, "Records of the log, by event.";
+    /// Records or batches that could not be read.
+    LogPoison => "ws_log_records_total", r#"event="poison""#, "Records of the log, by event.";
+    /// Records refused because the buffer was full or the wait over.
+    LogRefused => "ws_log_records_total", r#"event="refused""#, "Records of the log, by event.";
+    /// Times that the queue lost records for good.
+    LogLost => "ws_log_losses_total", "", "Times that the queue lost records for good; subscribers were told.";
+    /// New epochs met.
+    LogEpochs => "ws_log_epochs_total", "", "New epochs of the log: the queue restarted, failed over or lost its data.";
+    /// Reads from the cursor.
+    LogCatchUps => "ws_log_catch_ups_total", "", "Reads from the cursor that found something the live channel had not brought.";
+    /// Bytes that wait for the queue (gauge).
+    LogPendingBytes => "ws_log_pending_bytes", "", "Bytes that wait for the queue.";
+    /// Times that the log waited for a core's inbox.
+    InboxFull => "ws_inbox_full_total", "", "Times that hearing the log waited for a core.";
+    /// Tags in the table (gauge).
+    Tags => "ws_tags", "", "Tags with a last value.";
+    /// Tags dropped from a full table.
+    TagsEvicted => "ws_tags_evicted_total", "", "Tags dropped from the table because it was full.";
+    /// Requests to back-ends.
+    Requests => "ws_requests_total", r#"result="sent""#, "Users' requests by result.";
+    /// Requests answered.
+    RequestsAnswered => "ws_requests_total", r#"result="answered""#, "Users' requests by result.";
+    /// Requests without a back-end.
+    RequestsNoBackend => "ws_requests_total", r#"result="no_backend""#, "Users' requests by result.";
+    /// Requests that timed out.
+    RequestsTimedOut => "ws_requests_total", r#"result="timeout""#, "Users' requests by result.";
+    /// Requests whose back-end went away.
+    RequestsBackendLost => "ws_requests_total", r#"result="backend_lost""#, "Users' requests by result.";
+    /// HTTP requests refused at the door.
+    HttpRejected => "ws_http_rejected_total", "", "HTTP requests refused by the guard.";
+    /// Whether io_uring drives the cores (gauge).
+    DriverUring => "ws_driver", r#"driver="io_uring""#, "Cores by driver.";
+    /// Whether epoll drives the cores (gauge).
+    DriverEpoll => "ws_driver", r#"driver="epoll""#, "Cores by driver.";
+}
+
+/// The counters of one thread. Only that thread writes; anybody reads.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Counters([AtomicU64; Count::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(&self, count: Count, n: u64) {
+        let cell = &self.0[count as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn inc(&self, count: Count) {
+        self.add(count, 1);
+    }
+
+    /// Takes from a gauge.
+    pub fn sub(&self, count: Count, n: u64) {
+        let cell = &self.0[count as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, count: Count, value: u64) {
+        self.0[count as usize].store(value, Ordering::Relaxed);
+    }
+
+    /// Reads a counter.
+    pub fn get(&self, count: Count) -> u64 {
+        self.0[count as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "taken once a thread at start and once a scrape, never on a hot path")]
+type Lock<T> = std::sync::Mutex<T>;
+
+/// All threads' counters, for the scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Arc<Lock<Vec<(String, Arc<Counters>)>>>);
+
+impl Registry {
+    /// Counters for one thread; `core` is the label: the core's number, or the thread's name.
+    pub fn register(&self, core: &str) -> Arc<Counters> {
+        let counters = Arc::<Counters>::default();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((core.to_owned(), counters.clone()));
+        counters
+    }
+
+    /// Every thread's label and counters.
+    pub fn threads(&self) -> Vec<(String, Arc<Counters>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,1 @@
+//! One core on monoio: accept, read, write, timers.

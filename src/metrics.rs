@@ -174,7 +174,10 @@ type Lock<T> = std::sync::Mutex<T>;
 
 /// All threads' counters, for the scrape.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<Lock<Vec<(String, Arc<Counters>)>>>);
+pub struct Registry(Arc<Lock<Vec<Thread>>>);
+
+/// A label and its counters.
+type Thread = (String, Arc<Counters>);
 
 impl Registry {
     /// Counters for one thread; `core` is the label: the core's number, or the thread's name.

@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+# A static server on an empty image. Build: docker build -t ws-cluster .
+# Run:   docker run --rm -p 8812:8812 -p 8912:8912 ws-cluster
+# io_uring needs a seccomp profile that allows it; without one the node says so once and uses epoll.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+# Static against glibc: resolving names works (its files and dns back-ends are built in), and no libc has to be shipped.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    RUSTFLAGS="-Cforce-frame-pointers=yes -Ctarget-feature=+crt-static" \
+    cargo build --release --locked --bin ws-cluster --target "$(rustc -vV | sed -n 's/^host: //p')" && \
+    mkdir -p /image/bin /image/etc/ssl/certs /image/data && \
+    cp target/*/release/ws-cluster /image/bin/ && \
+    cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \
+    echo 'ws-cluster:x:10001:10001::/data:/bin/false' > /image/etc/passwd && \
+    echo 'ws-cluster:x:10001:' > /image/etc/group && \
+    chown 10001:10001 /image/data
+
+FROM scratch
+COPY --from=build /image/ /
+USER 10001:10001
+WORKDIR /data
+# WebSocket, HTTP API. The operators' listeners stay on loopback unless they are given a token.
+EXPOSE 8812 8912
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/bin/ws-cluster"]

@@ -1,0 +1,48 @@
+# What a developer types. Every target does its own set-up; `make help` lists them.
+
+CARGO   ?= cargo
+# `quick` is the release profile without its slow link: right for trying things out. Figures need `release`.
+PROFILE ?= quick
+ARGS    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run build release test faults ci setup fmt lint doc floors clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## build and start one complete development node (embedded queue, demo project)
+	@exec target/$(PROFILE)/ws-cluster $(ARGS)
+
+build: ## build the server
+	$(CARGO) build --profile $(PROFILE) --bin ws-cluster
+
+release: ## build the server as it is deployed
+	$(CARGO) build --release --bin ws-cluster
+
+test: ## every test; installs what they need (redis-server, python3-venv, strace) if it is missing
+	@.ci/test
+
+faults: ## the fault scenarios at full length (20 s each)
+	@WS_FAULTS_SECONDS=20 .ci/test faults
+
+ci: ## what CI runs: format, lints, documentation, floors, every test
+	@.ci/run
+
+setup: ## only the set-up of `make test`
+	@.ci/setup
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: ## clippy, warnings are errors
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## the developers' documentation, warnings are errors
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --workspace --document-private-items --locked
+
+floors: ## which module may import what (docs/ARCHITECTURE.md)
+	$(CARGO) test --test floors --locked
+
+clean: ## remove everything that was built
+	$(CARGO) clean

@@ -1,0 +1,186 @@
+//! What has come of a frame or message that is not complete yet.
+//!
+//! Invariants: a control frame never touches the message it interrupts; `data` holds no more than the bound of a
+//! message; of text, all but the last character is known to be UTF-8.
+
+use std::fmt;
+
+use super::{
+    Bounds, DecodeError, Message,
+    header::{HEADER_BYTES_MAX, Header, unmask},
+    message, utf8,
+};
+use crate::protocol::frame::OpCode;
+
+/// Kept from the first byte that cannot be handed out to the message that can.
+#[derive(Default)]
+pub(super) struct Assembly {
+    /// The start of a header that is not complete.
+    head: [u8; HEADER_BYTES_MAX],
+    head_bytes: usize,
+    /// The frame whose payload is coming.
+    frame: Option<Frame>,
+    /// The message whose fragments are coming.
+    fragments: Option<Fragments>,
+    /// The message's payload.
+    data: Vec<u8>,
+    /// So much of `data` is UTF-8, if it is text.
+    checked_bytes: usize,
+    /// A control frame's payload.
+    control: Vec<u8>,
+    /// What the last call handed out and this call takes back.
+    handed_out: Option<HandedOut>,
+}
+
+#[derive(Clone, Copy)]
+struct Frame {
+    opcode: OpCode,
+    is_final: bool,
+    /// Turned so that its first byte is for the next byte of the payload.
+    mask: [u8; 4],
+    missing_bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Fragments {
+    opcode: OpCode,
+    count: u32,
+}
+
+#[derive(Clone, Copy)]
+enum HandedOut {
+    Control,
+    Message,
+}
+
+impl Assembly {
+    /// Takes back what the last call handed out. Whether anything is under way still.
+    pub(super) fn release(&mut self) -> bool {
+        match self.handed_out.take() {
+            Some(HandedOut::Control) => self.control.clear(),
+            Some(HandedOut::Message) => self.data = Vec::new(),
+            None => {}
+        }
+        self.is_underway()
+    }
+
+    pub(super) fn is_underway(&self) -> bool {
+        self.head_bytes > 0 || self.frame.is_some() || self.fragments.is_some()
+    }
+
+    /// See [`super::Decoder::feed`].
+    pub(super) fn feed<'a>(
+        &'a mut self,
+        input: &mut [u8],
+        bounds: Bounds,
+    ) -> Result<(usize, Option<Message<'a>>), DecodeError> {
+        let mut used = 0;
+        loop {
+            let frame = match self.frame {
+                Some(frame) => frame,
+                None => match self.begin(&input[used..], &mut used, bounds)? {
+                    Some(frame) => frame,
+                    None => return Ok((input.len(), None)),
+                },
+            };
+            let piece_bytes = frame.missing_bytes.min(input.len() - used);
+            let piece = &mut input[used..used + piece_bytes];
+            used += piece_bytes;
+            unmask(piece, frame.mask);
+            if !self.take(frame, piece)? {
+                return Ok((used, None));
+            }
+            if frame.opcode.is_control() {
+                self.handed_out = Some(HandedOut::Control);
+                return Ok((used, Some(message(frame.opcode, &self.control)?)));
+            }
+            if frame.is_final {
+                return Ok((used, Some(self.finish()?)));
+            }
+        }
+    }
+
+    /// Reads a header; `None` if it is still not complete.
+    fn begin(&mut self, input: &[u8], used: &mut usize, bounds: Bounds) -> Result<Option<Frame>, DecodeError> {
+        let before = self.head_bytes;
+        let taken = input.len().min(HEADER_BYTES_MAX - before);
+        self.head[before..before + taken].copy_from_slice(&input[..taken]);
+        let Some(header) = Header::parse(&self.head[..before + taken])? else {
+            self.head_bytes += taken;
+            return Ok(None);
+        };
+        self.check(header, bounds)?;
+        *used += header.header_bytes - before;
+        self.head_bytes = 0;
+        let Header { opcode, is_final, mask, payload_bytes, .. } = header;
+        let frame = Frame { opcode, is_final, mask, missing_bytes: payload_bytes };
+        self.frame = Some(frame);
+        Ok(Some(frame))
+    }
+
+    /// Holds a frame to the message that is under way.
+    fn check(&mut self, header: Header, bounds: Bounds) -> Result<(), DecodeError> {
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        let Some(fragments) = &mut self.fragments else {
+            header.check_start(bounds)?;
+            self.fragments = Some(Fragments { opcode: header.opcode, count: 1 });
+            return Ok(());
+        };
+        if header.opcode != OpCode::Continuation {
+            return Err(DecodeError::Protocol("a message inside another"));
+        }
+        fragments.count += 1;
+        if fragments.count > bounds.fragments_max {
+            return Err(DecodeError::TooManyFragments);
+        }
+        if header.payload_bytes > bounds.message_bytes_max - self.data.len() {
+            return Err(DecodeError::TooBig);
+        }
+        Ok(())
+    }
+
+    /// Keeps an unmasked piece of the frame's payload. Whether the frame is complete.
+    fn take(&mut self, mut frame: Frame, piece: &[u8]) -> Result<bool, DecodeError> {
+        if frame.opcode.is_control() {
+            self.control.extend_from_slice(piece);
+        } else {
+            self.data.extend_from_slice(piece);
+            self.check_text()?;
+        }
+        frame.missing_bytes -= piece.len();
+        frame.mask.rotate_left(piece.len() % 4);
+        self.frame = (frame.missing_bytes > 0).then_some(frame);
+        Ok(self.frame.is_none())
+    }
+
+    /// Refuses text at its first byte that no continuation can mend.
+    fn check_text(&mut self) -> Result<(), DecodeError> {
+        if !matches!(self.fragments, Some(Fragments { opcode: OpCode::Text, .. })) {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.data[self.checked_bytes..]) {
+            Ok(text) => self.checked_bytes += text.len(),
+            Err(error) if error.error_len().is_none() => self.checked_bytes += error.valid_up_to(),
+            Err(_) => return Err(DecodeError::Utf8),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Message<'_>, DecodeError> {
+        self.checked_bytes = 0;
+        self.handed_out = Some(HandedOut::Message);
+        match self.fragments.take() {
+            Some(Fragments { opcode: OpCode::Text, .. }) => Ok(Message::Text(utf8(&self.data)?)),
+            _ => Ok(Message::Binary(&self.data)),
+        }
+    }
+}
+
+impl fmt::Debug for Assembly {
+    /// Lengths: a payload never shows itself in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Assembly").field("data_bytes", &self.data.len()).finish_non_exhaustive()
+    }
+}

@@ -19,6 +19,13 @@ pub fn unix_ms() -> u64 {
     u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The wall clock for the `date` header (RFC 9110 §5.6.7).
+pub fn http_date(unix: Duration) -> String {
+    let seconds = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
+    let utc = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default();
+    utc.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 /// The node's local time as `2006-01-02 15:04:05`, the form of the Go service's `pong`.
 pub fn local_text(unix: Duration) -> String {
     let seconds = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);

@@ -3,6 +3,7 @@
 //! `docs/ARCHITECTURE.md` has the drawing: which module is for what, and which may import which.
 
 pub mod clock;
+pub mod health;
 pub mod limits;
 pub mod metrics;
 pub mod model;

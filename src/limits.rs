@@ -146,6 +146,12 @@ pub struct QueueLimits {
 /// Bounds on the HTTP API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
+    /// Request line and headers together.
+    pub head_bytes_max: usize,
+    /// Headers.
+    pub headers_max: usize,
+    /// Request target.
+    pub target_bytes_max: usize,
     /// A body.
     pub body_bytes_max: usize,
     /// From the first byte of a head to its end.
@@ -154,6 +160,10 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// An idle kept-alive connection.
     pub idle_timeout: Duration,
+    /// Writing one answer.
+    pub write_timeout: Duration,
+    /// The exchange's answer to one question; longer than a record may wait for the queue.
+    pub answer_timeout: Duration,
     /// Requests in flight a core; more: 503.
     pub in_flight_max: usize,
     /// Connections a core to the HTTP listener.
@@ -276,10 +286,15 @@ impl Default for QueueLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
+            head_bytes_max: 16 << 10,
+            headers_max: 64,
+            target_bytes_max: 8 << 10,
             body_bytes_max: 1 << 20,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(15),
             in_flight_max: 256,
             connections_max: 1024,
             batch_lines_max: 1000,
@@ -300,6 +315,14 @@ pub const NODE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const ONLINE_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions to all nodes that may be open at once.
 pub const ONLINE_ASKS_MAX: usize = 256;
+/// Bytes of chunk extensions, and of trailers, of one chunked body.
+pub const CHUNK_EXTRAS_BYTES_MAX: usize = 4 << 10;
+/// Addresses with failed credentials that a core remembers for a minute; beyond: the oldest is forgotten.
+pub const FAILED_ADDRESSES_MAX: usize = 4096;
+/// Connections over the bound that a core answers with 503 at once; beyond: they are closed without an answer.
+pub const HTTP_REFUSALS_MAX: usize = 64;
+/// How long accepting pauses when the file limit is reached.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
 

@@ -3,6 +3,8 @@
 //! Invariants: a counter is written by one thread only (a plain load and store, no lock and no shared cache
 //! line); labels are closed enums.
 
+pub mod http;
+
 use std::sync::{
     Arc, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -132,18 +134,21 @@ counters! {
 /// The counters of one thread. Only that thread writes; anybody reads.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct Counters([AtomicU64; Count::ALL.len()]);
+pub struct Counters {
+    cells: [AtomicU64; Count::ALL.len()],
+    requests: http::Requests,
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)), requests: http::Requests::default() }
     }
 }
 
 impl Counters {
     /// Adds to a counter.
     pub fn add(&self, count: Count, n: u64) {
-        let cell = &self.0[count as usize];
+        let cell = &self.cells[count as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
@@ -154,18 +159,23 @@ impl Counters {
 
     /// Takes from a gauge.
     pub fn sub(&self, count: Count, n: u64) {
-        let cell = &self.0[count as usize];
+        let cell = &self.cells[count as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
     /// Sets a gauge.
     pub fn set(&self, count: Count, value: u64) {
-        self.0[count as usize].store(value, Ordering::Relaxed);
+        self.cells[count as usize].store(value, Ordering::Relaxed);
     }
 
     /// Reads a counter.
     pub fn get(&self, count: Count) -> u64 {
-        self.0[count as usize].load(Ordering::Relaxed)
+        self.cells[count as usize].load(Ordering::Relaxed)
+    }
+
+    /// The thread's HTTP requests.
+    pub fn requests(&self) -> &http::Requests {
+        &self.requests
     }
 }
 

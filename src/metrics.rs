@@ -3,7 +3,7 @@
 //! Invariants: a counter is written by one thread only (a plain load and store, no lock and no shared cache
 //! line); labels are closed enums.
 
-pub mod http;
+pub mod requests;
 
 use std::sync::{
     Arc, PoisonError,
@@ -136,12 +136,12 @@ counters! {
 #[repr(align(128))]
 pub struct Counters {
     cells: [AtomicU64; Count::ALL.len()],
-    requests: http::Requests,
+    requests: requests::Requests,
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)), requests: http::Requests::default() }
+        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)), requests: requests::Requests::default() }
     }
 }
 
@@ -174,7 +174,7 @@ impl Counters {
     }
 
     /// The thread's HTTP requests.
-    pub fn requests(&self) -> &http::Requests {
+    pub fn requests(&self) -> &requests::Requests {
         &self.requests
     }
 }

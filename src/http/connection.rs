@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock,
-    metrics::{Count, http as metrics},
+    metrics::{Count, requests as metrics},
 };
 
 /// Requests that one connection may have answered without ever waiting, before others get their turn.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     limits::{HTTP_REFUSALS_MAX, HttpLimits},
-    metrics::{Count, Counters, http::Url},
+    metrics::{Count, Counters, requests::Url},
 };
 
 /// Answers requests.

@@ -113,6 +113,20 @@ counters! {
     Tags => "ws_tags", "", "Tags with a last value.";
     /// Tags dropped from a full table.
     TagsEvicted => "ws_tags_evicted_total", "", "Tags dropped from the table because it was full.";
+    /// Subscriptions closed (1013) because the table was full of tags that are followed.
+    TagsRefused => "ws_tags_refused_total", "", "Subscribers closed because the table was full of followed tags.";
+    /// Idempotency keys dropped before their window was over.
+    KeysEvicted => "ws_idempotency_keys_evicted_total", "", "Idempotency keys forgotten early because there were too many.";
+    /// Keyed pushes that a key known before answered or passed over.
+    KeysRepeated => "ws_idempotency_repeats_total", "", "Pushes that were answered as an earlier one with the same idempotency key.";
+    /// Questions to all nodes that were refused because too many were open.
+    OnlineAsksRefused => "ws_online_asks_refused_total", "", "Questions for the online list refused because too many were open.";
+    /// Requests refused because too many waited for an answer.
+    RequestsOverloaded => "ws_requests_total", r#"result="overloaded""#, "Users' requests by result.";
+    /// Other nodes' requests that are not counted for the choice of a back-end because there are too many.
+    RequestsUncounted => "ws_requests_uncounted_total", "", "Other nodes' requests not counted as pending, because too many were.";
+    /// Nodes that fell silent.
+    NodesLost => "ws_nodes_lost_total", "", "Nodes that were not heard for too long; their back-ends were given up.";
     /// Requests to back-ends.
     Requests => "ws_requests_total", r#"result="sent""#, "Users' requests by result.";
     /// Requests answered.

@@ -254,8 +254,8 @@ impl Record {
             Record::Request(request) => (&request.pid, ""),
             Record::Presence(presence) => (&presence.pid, &presence.source.uid),
             Record::OnlineClients(online) => (&online.pid, ""),
-            Record::Backend(backend) => (&backend.pid, ""),
-            Record::Beat(_) => ("", ""),
+            // In one order: a beat that was sent before a change must not be heard after it.
+            Record::Backend(_) | Record::Beat(_) => ("", ""),
             Record::OnlineAsk(ask) => (&ask.pid, ""),
             Record::OnlineAnswer(_) => ("", ""),
         }

@@ -8,5 +8,3 @@ pub mod handshake;
 
 pub mod decoder;
 pub mod frame;
-
-pub mod wire;

@@ -323,6 +323,13 @@ pub const FAILED_ADDRESSES_MAX: usize = 4096;
 pub const HTTP_REFUSALS_MAX: usize = 64;
 /// How long accepting pauses when the file limit is reached.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A batch that a node is willing to read from the queue, in bytes. Above [`QueueLimits::batch_bytes_max`], because
+/// a single push with a long audience makes a batch of its own.
+pub const WIRE_BATCH_BYTES_MAX: usize = 64 << 20;
+/// An `affair_id` or `idempotency_key`, in bytes.
+pub const AFFAIR_ID_BYTES_MAX: usize = 256;
+/// Parameters of a query or form.
+pub const PARAMS_MAX: usize = 64;
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
 

@@ -8,6 +8,8 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
+use crate::health::Health;
+
 /// A request before its body.
 #[derive(Debug)]
 pub struct Head {
@@ -139,4 +141,11 @@ pub fn error_json(err: &str, msg: &str) -> String {
 /// `text` as a JSON string.
 pub fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// The answer to `/live`, `/ready` or `/health`; nothing for any other path.
+pub fn health_response(health: &Health, path: &str) -> Option<Response> {
+    let (status, body) = health.answer(path)?;
+    let response = Response::json(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), body);
+    Some(if status == 200 { response } else { response.retry_after(1) })
 }

@@ -20,5 +20,5 @@ mod encode;
 mod head;
 
 pub use listen::listen;
-pub use message::{Fault, Head, Request, Response};
+pub use message::{Fault, Head, Request, Response, health_response};
 pub use server::{Handler, Preview, Server};

@@ -125,7 +125,6 @@ impl Requests {
 }
 
 impl Series {
-    #[expect(clippy::cast_precision_loss, reason = "a sum of seconds for people; 2^53 ns are 104 days")]
     fn read(&self, index: usize) -> Reading {
         let (rest, code) = (index / CODES.len(), CODES[index % CODES.len()]);
         Reading {

@@ -8,3 +8,5 @@ pub mod handshake;
 
 pub mod decoder;
 pub mod frame;
+
+pub mod wire;

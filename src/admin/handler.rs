@@ -1,0 +1,108 @@
+//! The operators' routes and who may use them.
+//!
+//! Invariants: state is changed by POST only (nothing does yet); the token is compared in constant time and is in
+//! no answer; health is open, because probes cannot hold a secret.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
+};
+
+use super::scrape::Scrape;
+use crate::{
+    health::Health,
+    http::{self as server, Fault, Head, Preview, Request, Response},
+    metrics::{Registry, requests::Url},
+    model::project::Secret,
+};
+
+/// What a listener may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// `/metrics`
+    Metrics,
+    /// Profiles and orders to the node.
+    Pprof,
+    /// The API's pages.
+    Swagger,
+}
+
+/// Answers on one listener.
+pub(super) struct Handler {
+    groups: Vec<Group>,
+    token: Option<Arc<Secret>>,
+    scrape: Scrape,
+    health: Arc<Health>,
+}
+
+const UNAUTHORIZED: Fault =
+    Fault::new(StatusCode::UNAUTHORIZED, "unauthorized", "send the operators' token as Authorization: Bearer");
+const NOT_FOUND: Fault = Fault::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
+const NOT_ALLOWED: Fault =
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is read with GET");
+
+impl Handler {
+    pub(super) fn new(groups: Vec<Group>, token: Option<Arc<Secret>>, registry: Registry, health: Arc<Health>) -> Self {
+        Self { groups, token, scrape: Scrape::new(registry, health.clone()), health }
+    }
+
+    /// The route of a path that this listener serves.
+    fn route(&self, path: &str) -> Option<Url> {
+        match path {
+            "/live" => Some(Url::Live),
+            "/ready" => Some(Url::Ready),
+            "/health" => Some(Url::Health),
+            "/" => Some(Url::Index),
+            "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
+            _ => None,
+        }
+    }
+
+    fn may(&self, head: &Head) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let (scheme, given) = given.split_at_checked(b"Bearer ".len()).unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"Bearer ") && equal_in_constant_time(given, token.expose())
+    }
+
+    fn index(&self) -> Response {
+        let links = ["/live", "/ready", "/health", "/metrics"].into_iter().filter(|path| self.route(path).is_some());
+        let links: String = links.map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
+        let page = format!("<!doctype html><title>ws-cluster</title><h1>ws-cluster</h1><ul>{links}</ul>");
+        Response::new(StatusCode::OK, "text/html; charset=utf-8", page)
+    }
+}
+
+impl server::Handler for Handler {
+    fn preview(&self, head: &Head) -> Preview {
+        let Some(url) = self.route(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            let response = Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Preview::answer(url, response);
+        }
+        if matches!(url, Url::Live | Url::Ready | Url::Health) {
+            return Preview::accept_always(url);
+        }
+        if !self.may(head) {
+            let challenge = HeaderValue::from_static("Bearer");
+            return Preview::answer(url, Response::from(UNAUTHORIZED).with(WWW_AUTHENTICATE, challenge));
+        }
+        Preview::accept(url)
+    }
+
+    async fn handle(&self, request: Request) -> Response {
+        match self.route(request.head.path()) {
+            Some(Url::Metrics) => self.scrape.response(),
+            Some(Url::Index) => self.index(),
+            _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
+        }
+    }
+}
+
+/// Whether two byte strings are equal, in a time that depends on their lengths only.
+fn equal_in_constant_time(one: &[u8], other: &[u8]) -> bool {
+    let difference = one.iter().zip(other).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
+    one.len() == other.len() && difference == 0
+}

@@ -1,0 +1,132 @@
+//! The operators' thread: its runtime, its listeners, its end.
+//!
+//! Invariant: it ends only when told to; a panic of one request stays inside its connection.
+
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    thread::JoinHandle,
+};
+
+use futures_util::{
+    future::{join_all, select},
+    task::AtomicWaker,
+};
+use monoio::net::TcpListener;
+
+use super::handler::{Group, Handler};
+use crate::{
+    health::Health,
+    http::{Server, listen},
+    limits::HttpLimits,
+    metrics::Registry,
+    model::project::Secret,
+};
+
+/// A bound listener and what it serves.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound and listening.
+    pub socket: std::net::TcpListener,
+    /// What is served on it; groups with one port share a listener.
+    pub groups: Vec<Group>,
+}
+
+/// What the thread works with.
+#[derive(Debug)]
+pub struct Operators {
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// Wanted as `Authorization: Bearer` for everything but health; none: everybody may who reaches the listener.
+    pub token: Option<Secret>,
+    /// Bounds of its HTTP server.
+    pub limits: HttpLimits,
+    /// Every thread's counters.
+    pub registry: Registry,
+    /// The node's health.
+    pub health: Arc<Health>,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Running {
+    thread: JoinHandle<()>,
+    stop: Arc<Stop>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    told: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// Starts the thread. Errors: the thread or its runtime could not be made.
+pub fn start(operators: Operators) -> io::Result<Running> {
+    for listener in &operators.listeners {
+        listener.socket.set_nonblocking(true)?;
+    }
+    let stop = Arc::<Stop>::default();
+    let told = stop.clone();
+    let thread = std::thread::Builder::new().name("operators".to_owned()).spawn(move || run(operators, &told))?;
+    Ok(Running { thread, stop })
+}
+
+impl Running {
+    /// Whether the thread has ended, which it does by itself only when it failed.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Ends the thread and waits for it. Requests in flight are cut off.
+    pub fn stop(self) {
+        self.stop.told.store(true, Ordering::Release);
+        self.stop.waker.wake();
+        if self.thread.join().is_err() {
+            tracing::error!("the operators' thread panicked");
+        }
+    }
+}
+
+impl Stop {
+    async fn wait(&self) {
+        std::future::poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.told.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+fn run(operators: Operators, stop: &Stop) {
+    // Readiness is enough for a scrape now and then, and works wherever io_uring is forbidden.
+    let runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build();
+    let mut runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "failed to start the operators' runtime"),
+    };
+    runtime.block_on(serve(operators, stop));
+}
+
+async fn serve(operators: Operators, stop: &Stop) {
+    let Operators { listeners, token, limits, registry, health } = operators;
+    let counters = registry.register("operators");
+    let token = token.map(Arc::new);
+    let accepting = listeners.into_iter().filter_map(|listener| {
+        let handler = Handler::new(listener.groups, token.clone(), registry.clone(), health.clone());
+        let server = Server::new(handler, limits.clone(), counters.clone());
+        match TcpListener::from_std(listener.socket) {
+            Ok(socket) => Some(listen(socket, server)),
+            Err(error) => {
+                tracing::error!(%error, "failed to listen for operators");
+                None
+            }
+        }
+    });
+    let accepting = join_all(accepting);
+    select(pin!(accepting), pin!(stop.wait())).await;
+}

@@ -77,7 +77,10 @@ impl Exchange {
     ) {
         let rule = self.rules.tags.find(&tag);
         match self.tags.follow(session.core, pid, &tag, since, rule, now) {
-            Ok(start) => out.push(Effect::ToCore(session.core, ToCore::Followed { session, tag, start })),
+            Ok(start) => {
+                let pid = pid.clone();
+                out.push(Effect::ToCore(session.core, ToCore::Followed { session, pid, tag, start }));
+            }
             Err(Full) => {
                 self.counters.inc(Count::TagsRefused);
                 close(out, session, close_code::TRY_LATER, "too many tags are followed");

@@ -42,6 +42,8 @@ pub enum ToCore {
     Followed {
         /// The session that asked.
         session: SessionId,
+        /// Its project.
+        pid: Pid,
         /// The tag that it asked for.
         tag: Tag,
         /// What it gets first.

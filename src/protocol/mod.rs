@@ -9,4 +9,13 @@ pub mod handshake;
 pub mod decoder;
 pub mod frame;
 
+pub mod fault;
+mod fields;
+pub mod json;
+
+pub mod command;
+pub mod push;
+
+pub mod message;
+
 pub mod wire;

@@ -1,0 +1,1 @@
+//! What users and back-ends may write, and what each mistake is called.

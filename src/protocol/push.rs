@@ -1,0 +1,204 @@
+//! From what a publisher wrote, in any of its forms, to the record that goes into the log.
+//!
+//! Every way in ends in [`Draft::into_record`], so that a JSON body, a form, a line of a batch and a back-end's
+//! frame are held to the same rules.
+//!
+//! Invariants: the payload is the publisher's own bytes, copied once; a narrower audience is never widened by a
+//! mistake (an empty item, an `all` beside a part).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{
+    fault::Fault,
+    fields::{Field, Items, Parts, check_short, cut, even_null, flag, items, short},
+    json,
+};
+use crate::{
+    limits::FrameLimits,
+    model::{Audience, Control, ControlOp, Pid, Publication, Push, Record},
+};
+
+/// A push before it is judged as a whole.
+pub(super) struct Draft<'a> {
+    pub(super) audience: Audience,
+    pub(super) all: bool,
+    pub(super) keep: bool,
+    pub(super) affair_id: Option<Cow<'a, str>>,
+    pub(super) idempotency_key: Option<Cow<'a, str>>,
+    /// JSON text.
+    pub(super) payload: Option<Cow<'a, str>>,
+}
+
+impl Draft<'_> {
+    /// The record: a publication if the audience is exactly one tag, a push otherwise.
+    pub(super) fn into_record(self, pid: &Pid, limits: &FrameLimits) -> Result<Record, Fault> {
+        check_audience(&self.audience, self.all)?;
+        let payload = self.payload.ok_or(Fault::NoPayload)?;
+        let (bytes, bytes_max) = (payload.len(), limits.push_bytes_max);
+        if bytes > bytes_max {
+            return Err(Fault::TooLarge { bytes, bytes_max });
+        }
+        let payload = match payload {
+            Cow::Borrowed(text) => Bytes::copy_from_slice(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
+        };
+        let pid = pid.clone();
+        let affair_id = self.affair_id.map(Box::from);
+        let idempotency_key = self.idempotency_key.map(Box::from);
+        Ok(match self.audience.single_tag().cloned() {
+            Some(tag) => {
+                let keep = self.keep;
+                Record::Publication(Publication { pid, tag, keep, affair_id, idempotency_key, payload })
+            }
+            None => Record::Push(Push { pid, audience: self.audience, affair_id, idempotency_key, payload }),
+        })
+    }
+}
+
+/// A whole project must be asked for, and only when it is meant.
+pub(super) fn check_audience(audience: &Audience, all: bool) -> Result<(), Fault> {
+    match (audience.is_everyone(), all) {
+        (true, false) => Err(Fault::NoAudience),
+        (false, true) => Err(Fault::BadField { field: "all", rule: "left out where a narrower audience is given" }),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Deserialize)]
+struct PushBody<'a> {
+    #[serde(borrow)]
+    uids: Field<'a>,
+    #[serde(borrow)]
+    cids: Field<'a>,
+    #[serde(borrow)]
+    tags: Field<'a>,
+    #[serde(borrow)]
+    devices: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    data: Field<'a>,
+    #[serde(borrow)]
+    all: Field<'a>,
+    #[serde(borrow)]
+    keep: Field<'a>,
+    #[serde(borrow)]
+    affair_id: Field<'a>,
+    #[serde(borrow)]
+    idempotency_key: Field<'a>,
+}
+
+/// The record of `{"uids":[],"cids":[],"tags":[],"devices":[],"data":any,"all","keep","affair_id",
+/// "idempotency_key"}`: a JSON body, or a line of a batch.
+pub fn from_json(pid: &Pid, body: &[u8], limits: &FrameLimits) -> Result<Record, Fault> {
+    let body: PushBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
+    let parts = Parts {
+        uids: items("uids", body.uids)?,
+        cids: items("cids", body.cids)?,
+        tags: items("tags", body.tags)?,
+        devices: items("devices", body.devices)?,
+    };
+    let draft = Draft {
+        audience: parts.read(limits)?,
+        all: flag("all", body.all)?,
+        keep: flag("keep", body.keep)?,
+        affair_id: short("affair_id", body.affair_id)?,
+        idempotency_key: short("idempotency_key", body.idempotency_key)?,
+        payload: body.data.map(|raw| Cow::Borrowed(raw.get())),
+    };
+    draft.into_record(pid, limits)
+}
+
+/// The record of a query's or form's parameters, by name; `data` that is JSON stays as it is, other text becomes
+/// a JSON string.
+pub fn from_params<'p>(
+    pid: &Pid,
+    param: impl Fn(&str) -> Option<&'p str>,
+    limits: &FrameLimits,
+) -> Result<Record, Fault> {
+    let payload = param("data").map(|data| payload_of(data, limits)).transpose()?;
+    let short = |field| {
+        let value = param(field).filter(|text| !text.is_empty());
+        check_short(field, value).map(|()| value.map(Cow::Borrowed))
+    };
+    let draft = Draft {
+        audience: parts_of(&param).read(limits)?,
+        all: flag_of("all", &param)?,
+        keep: flag_of("keep", &param)?,
+        affair_id: short("affair_id")?,
+        idempotency_key: short("idempotency_key")?,
+        payload,
+    };
+    draft.into_record(pid, limits)
+}
+
+fn payload_of<'p>(data: &'p str, limits: &FrameLimits) -> Result<Cow<'p, str>, Fault> {
+    if !json::is_valid(data.as_bytes()) {
+        let mut quoted = Vec::with_capacity(data.len() + 2);
+        json::escape_into(&mut quoted, data);
+        // What was text is text still.
+        return String::from_utf8(quoted).map(Cow::Owned).map_err(|_| Fault::NoPayload);
+    }
+    if !json::depth_ok(data.as_bytes(), limits.json_depth_max) {
+        return Err(Fault::TooDeep { depth_max: limits.json_depth_max });
+    }
+    Ok(Cow::Borrowed(data))
+}
+
+#[derive(Deserialize)]
+struct KickBody<'a> {
+    #[serde(borrow)]
+    uids: Field<'a>,
+    #[serde(borrow)]
+    cids: Field<'a>,
+    #[serde(borrow)]
+    tags: Field<'a>,
+    #[serde(borrow)]
+    devices: Field<'a>,
+    #[serde(borrow)]
+    all: Field<'a>,
+}
+
+/// The record of a kick's JSON body: an audience, and nothing else.
+pub fn kick_from_json(pid: &Pid, body: &[u8], limits: &FrameLimits) -> Result<Record, Fault> {
+    let body: KickBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
+    let parts = Parts {
+        uids: items("uids", body.uids)?,
+        cids: items("cids", body.cids)?,
+        tags: items("tags", body.tags)?,
+        devices: items("devices", body.devices)?,
+    };
+    kick(pid, parts.read(limits)?, flag("all", body.all)?)
+}
+
+/// The record of a kick's parameters, by name.
+pub fn kick_from_params<'p>(
+    pid: &Pid,
+    param: impl Fn(&str) -> Option<&'p str>,
+    limits: &FrameLimits,
+) -> Result<Record, Fault> {
+    kick(pid, parts_of(&param).read(limits)?, flag_of("all", &param)?)
+}
+
+fn kick(pid: &Pid, audience: Audience, all: bool) -> Result<Record, Fault> {
+    check_audience(&audience, all)?;
+    Ok(Record::Control(Control { pid: pid.clone(), op: ControlOp::Kick, audience, tags: Vec::new() }))
+}
+
+fn text_of(body: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(body).map_err(|_| Fault::NoObject)
+}
+
+fn parts_of<'p>(param: impl Fn(&str) -> Option<&'p str>) -> Parts<'p> {
+    let list = |name| Items::List(Cow::Borrowed(param(name).unwrap_or_default()));
+    Parts { uids: list("uids"), cids: list("cids"), tags: list("tags"), devices: list("devices") }
+}
+
+fn flag_of<'p>(field: &'static str, param: impl Fn(&str) -> Option<&'p str>) -> Result<bool, Fault> {
+    match param(field) {
+        None | Some("" | "0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(_) => Err(Fault::BadField { field, rule: "true or false" }),
+    }
+}

@@ -1,1 +1,161 @@
-//! Flags, environment and file, once, into each part's own settings.
+//! Flags, environment and file, once, into one typed structure.
+//!
+//! The way of a setting: [`cli`] and [`file`] collect what was given as text with its source, [`keys`] says which
+//! keys there are and where each stands in [`Config`], [`check`] refuses what cannot work together. Flags win over
+//! the environment, the environment over the file, the file over the defaults.
+//!
+//! Invariants: a `Config` that exists has been checked; no secret is ever part of an error, a warning or `Debug`.
+//! Leaves out: what the settings do. Nothing here opens a socket or logs.
+
+mod check;
+pub mod cli;
+mod error;
+mod file;
+mod keys;
+mod limit_keys;
+mod listeners;
+mod number;
+mod projects;
+mod queue_keys;
+mod sources;
+mod tags;
+mod value;
+pub mod values;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+pub use error::{ConfigError, Source};
+pub use listeners::{Group, Listener};
+pub use projects::{DEMO_PID, DEMO_SECRET};
+pub use sources::{Environment, Flags};
+pub use values::{AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, RedisUrl};
+
+use crate::{
+    limits::Limits,
+    model::{NodeId, Projects, TagRules, network::Networks, project::Secret},
+};
+
+/// Everything a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's number, unique in its cluster.
+    pub node: NodeId,
+    /// What the node is for; decides defaults and what is refused.
+    pub env: Env,
+    /// Where the WebSocket listener binds.
+    pub ws_host: IpAddr,
+    /// The WebSocket listener's port.
+    pub ws_port: Port,
+    /// Where the HTTP API's listener binds.
+    pub http_host: IpAddr,
+    /// The HTTP API's port.
+    pub http_port: Port,
+    /// Where the operators' listeners (metrics, pprof, Swagger UI) bind.
+    pub operator_host: IpAddr,
+    /// What operators' requests must carry (`Authorization: Bearer …`); needed beyond loopback.
+    pub operator_token: Option<Secret>,
+    /// The metrics listener's port.
+    pub metrics_port: Port,
+    /// The port of the pprof and `/admin` listener.
+    pub pprof_port: Port,
+    /// Swagger UI's port; off in prod unless asked for.
+    pub swagger_port: Port,
+    /// Where clients reach this node's WebSocket listener from outside, `host:port` or a `ws://` or `wss://` address.
+    pub public_addr: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
+    /// How bad credentials are answered.
+    pub auth_reject: AuthReject,
+    /// What carries pushes between the nodes.
+    pub queue: QueueKind,
+    /// Where Redis is.
+    pub redis_url: RedisUrl,
+    /// What every key in the queue begins with: clusters with different prefixes share a Redis without meeting.
+    pub key_prefix: String,
+    /// Logs in the queue; the same on every node of a cluster.
+    pub shards: u16,
+    /// Runtime threads, one per core; 0: as many as the process may use.
+    pub cores: u8,
+    /// How the cores talk to the kernel.
+    pub driver: Driver,
+    /// The least important messages that are logged.
+    pub log_level: LogLevel,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+    /// Every bound.
+    pub limits: Limits,
+    /// The tenants.
+    pub projects: Projects,
+    /// Rules for tags.
+    pub tags: TagRules,
+}
+
+/// A configuration together with what its owner should be told about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// One sentence each, to be logged once at the start.
+    pub warnings: Vec<String>,
+    /// Where each key that is not at its default was given.
+    pub origins: sources::Origins,
+}
+
+impl Config {
+    /// The defaults of `env`, with the demo project unless it is prod.
+    pub fn defaults(env: Env) -> Self {
+        let prod = env == Env::Prod;
+        Self {
+            node: 1,
+            env,
+            ws_host: Ipv4Addr::UNSPECIFIED.into(),
+            ws_port: Port::Number(8812),
+            http_host: Ipv4Addr::UNSPECIFIED.into(),
+            http_port: Port::Number(8912),
+            operator_host: Ipv4Addr::LOCALHOST.into(),
+            operator_token: None,
+            metrics_port: Port::Number(9091),
+            pprof_port: Port::Number(6060),
+            swagger_port: if prod { Port::Off } else { Port::Number(9092) },
+            public_addr: None,
+            trusted_proxies: Networks::default(),
+            auth_reject: AuthReject::Close,
+            queue: QueueKind::Memory,
+            redis_url: RedisUrl::default(),
+            key_prefix: "ws-cluster".to_owned(),
+            shards: 4,
+            cores: 0,
+            driver: Driver::Auto,
+            log_level: LogLevel::Info,
+            log_format: if prod { LogFormat::Json } else { LogFormat::Human },
+            limits: Limits::default(),
+            projects: projects::demo(env),
+            tags: TagRules::default(),
+        }
+    }
+
+    /// Reads flags, environment and, where one of them names it, the file.
+    ///
+    /// # Errors
+    /// The first key that is unknown, has a bad value or cannot work together with another, and where it was given.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigError> {
+        let file = sources::file_named(flags, environment)?.map(|path| file::read(&path)).transpose()?;
+        let given = sources::merge(flags, environment, file.as_ref())?;
+        let mut config = Self::defaults(sources::env_of(&given)?);
+        for (key, given) in &given {
+            keys::apply(key, &mut config, given)?;
+        }
+        if let Some(file) = file {
+            projects::apply(&mut config, file.projects, environment)?;
+            tags::apply(&mut config, file.tags)?;
+        }
+        let origins = sources::origins(&given);
+        let warnings = check::check(&config, &origins)?;
+        Ok(Loaded { config, warnings, origins })
+    }
+
+    /// Whether a browser's origin that no project lists is accepted (else only the node's own host is).
+    pub fn any_origin_by_default(&self) -> bool {
+        self.env != Env::Prod
+    }
+}

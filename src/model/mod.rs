@@ -4,6 +4,7 @@
 
 pub mod audience;
 pub mod ids;
+pub mod network;
 pub mod project;
 pub mod record;
 pub mod tag_rule;

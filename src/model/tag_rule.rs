@@ -95,6 +95,11 @@ impl TagRules {
         Self { rules: rules.into(), fallback: Arc::default() }
     }
 
+    /// The rules in the order in which they are tried, without the default.
+    pub fn iter(&self) -> impl Iterator<Item = &TagRule> {
+        self.rules.iter()
+    }
+
     /// The first rule that matches, or the default (lossless, public, the default history).
     pub fn find(&self, tag: &str) -> &TagRule {
         self.rules.iter().find(|rule| rule.matches(tag)).unwrap_or(&self.fallback)

@@ -1,0 +1,187 @@
+//! What cannot work together is refused before anything starts.
+
+use std::net::IpAddr;
+
+use super::{
+    Config,
+    error::{ConfigError, Source},
+    keys,
+    listeners::{Group, Listener},
+    projects::SECRET_BYTES_MIN,
+    sources::Origins,
+    values::{Env, Port, QueueKind},
+};
+use crate::model::tag_rule::DeliveryClass;
+
+/// The first key's value is at most the second's, because; a second of 0 is no bound.
+const RELATIONS: &[(&str, &str, &str)] = &[
+    ("target_bytes_max", "head_bytes_max", "the target is part of the head"),
+    ("push_bytes_max", "outbox_bytes_max", "the largest push must fit an empty outbox"),
+    ("push_bytes_max", "batch_bytes_max", "the largest push must fit one append"),
+    ("batch_bytes_max", "pending_bytes_max", "an append gathers from what is pending"),
+    ("batch_bytes_max", "replay_bytes_max", "what is replayed are whole appends"),
+    ("batch_bytes_max", "log_bytes_max", "the log holds whole appends"),
+    ("outbox_bytes_max", "outboxes_bytes_max", "one outbox is part of all"),
+    ("user_message_bytes_max", "bytes_per_second", "the largest message must fit a second's bytes"),
+    ("heartbeat", "ping_after", "a client that keeps its heartbeat needs no ping"),
+    ("request_timeout", "request_timeout_max", "the default is one of the allowed"),
+    ("close_timeout", "drain", "a drain waits for its closes"),
+    ("pending_timeout", "idempotency_window", "a retry after a refusal must find its key"),
+];
+
+/// Refuses what cannot work together; returns what the node's owner should be told.
+///
+/// # Errors
+/// The first key that cannot be what it is, with the other one and why.
+pub fn check(config: &Config, origins: &Origins) -> Result<Vec<String>, ConfigError> {
+    let check = Check { config, origins };
+    RELATIONS.iter().try_for_each(|(small, large, why)| check.relation(small, large, why))?;
+    check.listeners()?;
+    check.queue()?;
+    check.prod()?;
+    check.opening()?;
+    Ok(check.warnings())
+}
+
+struct Check<'a> {
+    config: &'a Config,
+    origins: &'a Origins,
+}
+
+impl Check<'_> {
+    fn source(&self, key: &str) -> Source {
+        self.origins.get(key).cloned().unwrap_or(Source::Default)
+    }
+
+    fn is_given(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
+    fn shown(&self, key: &str) -> String {
+        let shown = keys::find(key).and_then(|key| key.show(self.config)).unwrap_or_default();
+        shown.trim_matches('"').to_owned()
+    }
+
+    fn refuse(&self, key: &str, reason: impl Into<String>) -> ConfigError {
+        ConfigError::bad_value(key, &self.shown(key), &self.source(key), reason)
+    }
+
+    fn relation(&self, small: &str, large: &str, why: &str) -> Result<(), ConfigError> {
+        let number = |key| keys::find(key).and_then(|key| key.amount_in(self.config)).unwrap_or(0);
+        if number(large) == 0 || number(small) <= number(large) {
+            return Ok(());
+        }
+        let told = |key| format!("{key} = {} ({})", self.shown(key), self.source(key).of(key));
+        // The one that was given is the one that can be mended.
+        if self.is_given(large) {
+            return Err(self.refuse(large, format!("is less than {}: {why}", told(small))));
+        }
+        Err(self.refuse(small, format!("is more than {}: {why}", told(large))))
+    }
+
+    fn listeners(&self) -> Result<(), ConfigError> {
+        if self.config.ws_port == Port::Off && self.config.http_port == Port::Off {
+            return Err(self.refuse("ws_port", "is off, and so is http_port: nobody could reach the node"));
+        }
+        if self.config.public_addr.is_some() && self.config.ws_port == Port::Off {
+            return Err(self.refuse("public_addr", "sends clients to a listener that is off; give ws_port"));
+        }
+        let listeners = self.config.listeners();
+        for (index, listener) in listeners.iter().enumerate() {
+            self.operators_are_guarded(listener)?;
+            for other in &listeners[..index] {
+                self.no_clash(other, listener)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn operators_are_guarded(&self, listener: &Listener) -> Result<(), ConfigError> {
+        let guarded = listener.host.to_canonical().is_loopback() || self.config.operator_token.is_some();
+        let Some(group) = listener.groups.iter().find(|group| group.is_for_operators()).filter(|_| !guarded) else {
+            return Ok(());
+        };
+        let host = self.config.host(*group);
+        if host == listener.host {
+            let reason = "is reachable from other machines; give operator_token too, or keep to 127.0.0.1";
+            return Err(self.refuse("operator_host", reason));
+        }
+        let reason = format!(
+            "is the port of the {} listener, which binds {}; give operator_token too, or another port",
+            listener.groups[0], listener.host
+        );
+        Err(self.refuse(group.port_key(), reason))
+    }
+
+    fn no_clash(&self, first: &Listener, second: &Listener) -> Result<(), ConfigError> {
+        if first.port == 0 || first.port != second.port || !overlap(first.host, second.host) {
+            return Ok(());
+        }
+        let (one, other): (Group, Group) = (second.groups[0], first.groups[0]);
+        let reason = format!(
+            "is also {}, on another host ({} and {}); give both the same host or another port",
+            other.port_key(),
+            second.host,
+            first.host
+        );
+        Err(self.refuse(one.port_key(), reason))
+    }
+
+    fn queue(&self) -> Result<(), ConfigError> {
+        let is_memory = self.config.queue == QueueKind::Memory;
+        if is_memory && self.is_given("redis_url") && !self.is_given("queue") {
+            // Nodes that were meant as a cluster would each be alone, and nothing would say so.
+            return Err(self.refuse("redis_url", "is not used by queue = memory (default); give queue = redis too"));
+        }
+        Ok(())
+    }
+
+    fn prod(&self) -> Result<(), ConfigError> {
+        if self.config.env != Env::Prod {
+            return Ok(());
+        }
+        if self.config.projects.iter().next().is_none() {
+            return Err(self.refuse("env", "has no demo project; give [[projects]] in a file named by --config"));
+        }
+        let token = self.config.operator_token.as_ref();
+        if let Some(length) = token.map(|token| token.expose().len()).filter(|length| *length < SECRET_BYTES_MIN) {
+            let reason = format!("is {length} bytes long; env = prod asks for at least {SECRET_BYTES_MIN}");
+            return Err(ConfigError::bad_key("operator_token", &self.source("operator_token"), reason));
+        }
+        Ok(())
+    }
+
+    fn opening(&self) -> Result<(), ConfigError> {
+        let opening = &self.config.limits.opening;
+        if opening.kick_oldest && opening.connections_per_uid == 0 {
+            return Err(self.refuse("kick_oldest", "is never reached: connections_per_uid = 0 is no bound"));
+        }
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for rule in self.config.tags.iter() {
+            let pattern = &rule.pattern;
+            if rule.class == DeliveryClass::Latest {
+                warnings.push(format!("tags {pattern:?}: class = \"latest\" is not active yet; served as lossless"));
+            }
+            if rule.hz_max > 0 {
+                warnings.push(format!("tags {pattern:?}: max_hz is not active yet; every update is served"));
+            }
+        }
+        if self.config.queue == QueueKind::Memory && self.is_given("redis_url") {
+            warnings.push("redis_url is given but not used: queue = memory".to_owned());
+        }
+        if self.config.env == Env::Prod && self.config.swagger_port != Port::Off {
+            warnings.push("swagger_port is on though env = prod".to_owned());
+        }
+        warnings
+    }
+}
+
+/// Whether two hosts cannot both be bound with one port. `::` takes IPv4 in too on most systems.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let takes_in = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    one == other || takes_in(one, other) || takes_in(other, one)
+}

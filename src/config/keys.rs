@@ -1,0 +1,249 @@
+//! The table of keys: every flag, environment variable and file key there is, with what the reference says of it.
+//!
+//! Invariant: a setting without a line here cannot be set, so the reference and the program cannot differ.
+
+use super::{
+    Config,
+    error::ConfigError,
+    limit_keys, queue_keys,
+    sources::Given,
+    value::{Bounds, Kind, Unit, Value},
+    values::split_port,
+};
+
+/// One key.
+pub struct Key {
+    /// Its name in the file, as a flag and, in capitals behind `WS_`, in the environment.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Where it stands in the configuration.
+    pub place: fn(&mut Config) -> &mut dyn Value,
+    /// Whether its value never shows.
+    pub secret: bool,
+    /// What it is.
+    pub what: &'static str,
+    /// What a value that is too small does.
+    pub too_small: &'static str,
+    /// What a value that is too large does.
+    pub too_large: &'static str,
+}
+
+/// Keys that are told together.
+pub struct Section {
+    /// The heading.
+    pub title: &'static str,
+    /// Whether they stand under `[limits]` in the file.
+    pub limits: bool,
+    /// The keys.
+    pub keys: &'static [Key],
+}
+
+type Place = fn(&mut Config) -> &mut dyn Value;
+
+impl Key {
+    pub(super) const fn new(name: &'static str, kind: Kind, place: Place) -> Self {
+        Self { name, kind, place, secret: false, what: "", too_small: "", too_large: "" }
+    }
+
+    /// A number of `unit` between `min` and `max`; times in milliseconds.
+    pub(super) const fn number(name: &'static str, unit: Unit, min: u64, max: u64, place: Place) -> Self {
+        Self::new(name, Kind::Number(Bounds { unit, min, max, zero: None }), place)
+    }
+
+    /// A word or something else that its type reads.
+    pub(super) const fn word(name: &'static str, form: &'static str, place: Place) -> Self {
+        Self::new(name, Kind::Word(form), place)
+    }
+
+    /// Allows 0, which means `meaning`.
+    pub(super) const fn or_zero(mut self, meaning: &'static str) -> Self {
+        if let Kind::Number(bounds) = &mut self.kind {
+            bounds.zero = Some(meaning);
+        }
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// What the key is.
+    pub(super) const fn is(mut self, what: &'static str) -> Self {
+        self.what = what;
+        self
+    }
+
+    /// What too small and too large a value do.
+    pub(super) const fn extremes(mut self, too_small: &'static str, too_large: &'static str) -> Self {
+        self.too_small = too_small;
+        self.too_large = too_large;
+        self
+    }
+
+    /// The value in `config` as TOML.
+    pub fn show(&self, config: &Config) -> Option<String> {
+        (self.place)(&mut config.clone()).show(&self.kind)
+    }
+
+    /// The value in `config` as a number, if it is one (see [`Value::amount`]).
+    pub fn amount_in(&self, config: &Config) -> Option<u64> {
+        (self.place)(&mut config.clone()).amount()
+    }
+}
+
+/// Every section in the order in which it is told.
+pub fn sections() -> impl Iterator<Item = &'static Section> {
+    NODE.iter().chain(limit_keys::SECTIONS).chain(queue_keys::SECTIONS)
+}
+
+/// Every key in the order in which it is told.
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    sections().flat_map(|section| section.keys)
+}
+
+/// The key called `name`.
+pub fn find(name: &str) -> Option<&'static Key> {
+    all().find(|key| key.name == name)
+}
+
+/// Reads what was given for the key called `name` into `config`.
+pub fn apply(name: &str, config: &mut Config, given: &Given) -> Result<(), ConfigError> {
+    let key = find(name).expect("only known keys are collected");
+    (key.place)(config).read(&given.raw, &key.kind).map_err(|reason| match key.secret {
+        true => ConfigError::bad_key(name, &given.source, reason),
+        false => ConfigError::bad_value(name, &given.raw.text(), &given.source, reason),
+    })
+}
+
+const PORT: &str = "1-65535, 0 (chosen by the kernel and printed) or `off`";
+const HOST: &str = "IP address or `localhost`";
+
+static NODE: &[Section] = &[
+    Section {
+        title: "Node",
+        limits: false,
+        keys: &[
+            Key::number("node", Unit::Of("node id"), 0, 65_535, |c| &mut c.node)
+                .is("The node's number, leased in the queue: a second node with the same one refuses to start."),
+            Key::word("env", "`dev`, `test`, `prod`", |c| &mut c.env).is(
+                "What the node is for. dev and test have a demo project (pid `1`, a secret that everyone knows) unless the file \
+                 has a project `1`, and log for people; dev prints a ready connect URL and push command. prod refuses a secret that is \
+                 built in, empty or shorter than 16 bytes, logs JSON, and leaves Swagger UI off.",
+            ),
+            Key::number("cores", Unit::Of("threads"), 1, 255, |c| &mut c.cores).or_zero("as many as the process may use")
+                .is("Runtime threads, each pinned to a core.")
+                .extremes("Cores idle while others are full.", "Threads share cores and wait for each other."),
+            Key::word("driver", "`auto`, `uring`, `epoll`", |c| &mut c.driver).is(
+                "How the cores talk to the kernel: io_uring where it is allowed, else epoll (auto), or one of them by force. Forced \
+                 io_uring that the kernel refuses ends the start.",
+            ),
+            Key::new("public_addr", Kind::Text("host:port, or an address with ws:// or wss://", is_public_addr), |c| &mut c.public_addr)
+                .is("Where clients reach this node's WebSocket listener from outside; other nodes send clients there."),
+        ],
+    },
+    Section {
+        title: "Listeners",
+        limits: false,
+        keys: &[
+            Key::word("ws_host", HOST, |c| &mut c.ws_host).is("Where the WebSocket listener binds."),
+            Key::word("ws_port", PORT, |c| &mut c.ws_port).is("The WebSocket listener's port."),
+            Key::word("http_host", HOST, |c| &mut c.http_host).is("Where the HTTP API's listener binds."),
+            Key::word("http_port", PORT, |c| &mut c.http_port)
+                .is("The HTTP API's port. Listeners that are given the same host and port are one."),
+            Key::word("operator_host", HOST, |c| &mut c.operator_host)
+                .is("Where the operators' listeners (metrics, pprof, Swagger UI) bind. Beyond loopback they need `operator_token`."),
+            Key::new(
+                "operator_token",
+                Kind::Text("printable ASCII without spaces; in prod at least 16 bytes", |_| true),
+                |c| &mut c.operator_token,
+            )
+            .secret()
+            .is("What a request to an operators' listener must carry as `Authorization: Bearer`. Better in the environment or the file \
+                 than in a flag, which every user of the machine can read."),
+            Key::word("metrics_port", PORT, |c| &mut c.metrics_port).is("The metrics listener's port."),
+            Key::word("pprof_port", PORT, |c| &mut c.pprof_port).is("The port of profiles and of `/admin`."),
+            Key::word("swagger_port", PORT, |c| &mut c.swagger_port).is("Swagger UI's port."),
+            Key::word("trusted_proxies", "list of networks (`10.0.0.0/8`); commas in a flag", |c| &mut c.trusted_proxies)
+                .is("Proxies whose `X-Forwarded-For` is believed when connections are counted by address.")
+                .extremes(
+                    "All clients behind an unlisted proxy count as one address.",
+                    "A client inside a listed network can name any address as its own.",
+                ),
+            Key::word("auth_reject", "`close`, `http`", |c| &mut c.auth_reject).is(
+                "How bad credentials of a valid upgrade are answered: 101 and a close 4401, which a browser can read, or a plain 401 or 403.",
+            ),
+        ],
+    },
+    Section {
+        title: "Queue",
+        limits: false,
+        keys: &[
+            Key::word("queue", "`memory`, `redis`", |c| &mut c.queue)
+                .is("What carries pushes between the nodes. memory is inside the process: one node alone."),
+            Key::word("redis_url", "`redis://[user:pass@]host:port/db`, `rediss://` for TLS", |c| &mut c.redis_url)
+                .secret()
+                .is("Where Redis is, for queue = redis. Given without a `queue` anywhere it is refused."),
+            Key::new("key_prefix", Kind::Text("1 to 64 of A-Z a-z 0-9 _ . : -", is_key_prefix), |c| &mut c.key_prefix)
+                .is("What every key in the queue begins with. The same on every node of a cluster; clusters with different ones can share a Redis."),
+            Key::number("shards", Unit::Of("logs"), 1, 256, |c| &mut c.shards)
+                .is("Logs in the queue. The same on every node of a cluster.")
+                .extremes("One append in flight each: fewer pushes a second.", "More polls of an idle queue; smaller batches."),
+        ],
+    },
+    Section {
+        title: "Logs",
+        limits: false,
+        keys: &[
+            Key::word("log_level", "`off`, `error`, `warn`, `info`, `debug`", |c| &mut c.log_level)
+                .is("The least important messages that are logged."),
+            Key::word("log_format", "`human`, `json`", |c| &mut c.log_format).is("How a log line looks."),
+        ],
+    },
+];
+
+fn is_public_addr(text: &str) -> bool {
+    let bare = text.strip_prefix("ws://").or_else(|| text.strip_prefix("wss://"));
+    let address = bare.unwrap_or(text).trim_end_matches('/');
+    let (host, port) = split_port(address);
+    let port_is_good = port.map_or(bare.is_some(), |port| port.parse::<u16>().is_ok_and(|port| port != 0));
+    let host_is_good = |c: char| c.is_ascii_alphanumeric() || ".-[]:".contains(c);
+    port_is_good && !host.is_empty() && host.chars().all(host_is_good)
+}
+
+fn is_key_prefix(text: &str) -> bool {
+    // No braces: they would force all keys onto one slot of a Redis Cluster.
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_key_has_a_name_of_its_own_and_is_told() {
+        let mut names = HashSet::new();
+        for key in all() {
+            assert!(names.insert(key.name), "{} twice", key.name);
+            assert!(key.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", key.name);
+            assert!(!key.what.is_empty(), "{}", key.name);
+        }
+        for key in sections().filter(|section| section.limits).flat_map(|section| section.keys) {
+            let told = !key.too_small.is_empty() && !key.too_large.is_empty();
+            assert!(told || !matches!(key.kind, Kind::Number(_)), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_checked() {
+        for good in ["ws.example.com:8812", "10.0.0.1:80", "[::1]:8812", "wss://ws.example.com", "ws://a:1/"] {
+            assert!(is_public_addr(good), "{good}");
+        }
+        for bad in ["", "ws.example.com", ":80", "a:0", "a:b", "http://a:1", "ws://", "a b:1", "ws://a/path"] {
+            assert!(!is_public_addr(bad), "{bad}");
+        }
+    }
+}

@@ -56,7 +56,42 @@ impl Draft<'_> {
             None => Record::Push(Push { pid, audience: self.audience, affair_id, idempotency_key, payload }),
         })
     }
+
+    /// Both drafts together, of which each says what the other leaves out.
+    fn join(self, other: Self, limits: &FrameLimits) -> Result<Self, Fault> {
+        Ok(Self {
+            audience: join_audiences(self.audience, other.audience, limits)?,
+            all: self.all || other.all,
+            keep: self.keep || other.keep,
+            affair_id: either("affair_id", self.affair_id, other.affair_id)?,
+            idempotency_key: either("idempotency_key", self.idempotency_key, other.idempotency_key)?,
+            payload: either("data", self.payload, other.payload)?,
+        })
+    }
 }
+
+fn either<T>(field: &'static str, one: Option<T>, other: Option<T>) -> Result<Option<T>, Fault> {
+    if one.is_some() && other.is_some() { Err(Fault::BadField { field, rule: GIVEN_ONCE }) } else { Ok(one.or(other)) }
+}
+
+fn join_audiences(one: Audience, other: Audience, limits: &FrameLimits) -> Result<Audience, Fault> {
+    fn part<T>(field: &'static str, one: Vec<T>, other: Vec<T>) -> Result<Vec<T>, Fault> {
+        let given = |part: Vec<T>| (!part.is_empty()).then_some(part);
+        either(field, given(one), given(other)).map(Option::unwrap_or_default)
+    }
+    let audience = Audience {
+        uids: part("uids", one.uids, other.uids)?,
+        cids: part("cids", one.cids, other.cids)?,
+        tags: part("tags", one.tags, other.tags)?,
+        devices: part("devices", one.devices, other.devices)?,
+    };
+    if audience.len() > limits.audience_max {
+        return Err(Fault::TooManyMembers { members_max: limits.audience_max });
+    }
+    Ok(audience)
+}
+
+const GIVEN_ONCE: &str = "given once: in the query or in the body";
 
 /// A whole project must be asked for, and only when it is meant.
 pub(super) fn check_audience(audience: &Audience, all: bool) -> Result<(), Fault> {
@@ -92,22 +127,7 @@ struct PushBody<'a> {
 /// The record of `{"uids":[],"cids":[],"tags":[],"devices":[],"data":any,"all","keep","affair_id",
 /// "idempotency_key"}`: a JSON body, or a line of a batch.
 pub fn from_json(pid: &Pid, body: &[u8], limits: &FrameLimits) -> Result<Record, Fault> {
-    let body: PushBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
-    let parts = Parts {
-        uids: items("uids", body.uids)?,
-        cids: items("cids", body.cids)?,
-        tags: items("tags", body.tags)?,
-        devices: items("devices", body.devices)?,
-    };
-    let draft = Draft {
-        audience: parts.read(limits)?,
-        all: flag("all", body.all)?,
-        keep: flag("keep", body.keep)?,
-        affair_id: short("affair_id", body.affair_id)?,
-        idempotency_key: short("idempotency_key", body.idempotency_key)?,
-        payload: body.data.map(|raw| Cow::Borrowed(raw.get())),
-    };
-    draft.into_record(pid, limits)
+    draft_of_json(body, limits)?.into_record(pid, limits)
 }
 
 /// The record of a query's or form's parameters, by name; `data` that is JSON stays as it is, other text becomes
@@ -117,20 +137,51 @@ pub fn from_params<'p>(
     param: impl Fn(&str) -> Option<&'p str>,
     limits: &FrameLimits,
 ) -> Result<Record, Fault> {
+    draft_of_params(param, limits)?.into_record(pid, limits)
+}
+
+/// The record of a JSON body, with what it leaves out taken from parameters; one in both is a fault.
+pub fn from_json_and_params<'p>(
+    pid: &Pid,
+    body: &[u8],
+    param: impl Fn(&str) -> Option<&'p str>,
+    limits: &FrameLimits,
+) -> Result<Record, Fault> {
+    draft_of_json(body, limits)?.join(draft_of_params(param, limits)?, limits)?.into_record(pid, limits)
+}
+
+fn draft_of_json<'a>(body: &'a [u8], limits: &FrameLimits) -> Result<Draft<'a>, Fault> {
+    let body: PushBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
+    let parts = Parts {
+        uids: items("uids", body.uids)?,
+        cids: items("cids", body.cids)?,
+        tags: items("tags", body.tags)?,
+        devices: items("devices", body.devices)?,
+    };
+    Ok(Draft {
+        audience: parts.read(limits)?,
+        all: flag("all", body.all)?,
+        keep: flag("keep", body.keep)?,
+        affair_id: short("affair_id", body.affair_id)?,
+        idempotency_key: short("idempotency_key", body.idempotency_key)?,
+        payload: body.data.map(|raw| Cow::Borrowed(raw.get())),
+    })
+}
+
+fn draft_of_params<'p>(param: impl Fn(&str) -> Option<&'p str>, limits: &FrameLimits) -> Result<Draft<'p>, Fault> {
     let payload = param("data").map(|data| payload_of(data, limits)).transpose()?;
     let short = |field| {
         let value = param(field).filter(|text| !text.is_empty());
         check_short(field, value).map(|()| value.map(Cow::Borrowed))
     };
-    let draft = Draft {
+    Ok(Draft {
         audience: parts_of(&param).read(limits)?,
         all: flag_of("all", &param)?,
         keep: flag_of("keep", &param)?,
         affair_id: short("affair_id")?,
         idempotency_key: short("idempotency_key")?,
         payload,
-    };
-    draft.into_record(pid, limits)
+    })
 }
 
 fn payload_of<'p>(data: &'p str, limits: &FrameLimits) -> Result<Cow<'p, str>, Fault> {
@@ -162,14 +213,8 @@ struct KickBody<'a> {
 
 /// The record of a kick's JSON body: an audience, and nothing else.
 pub fn kick_from_json(pid: &Pid, body: &[u8], limits: &FrameLimits) -> Result<Record, Fault> {
-    let body: KickBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
-    let parts = Parts {
-        uids: items("uids", body.uids)?,
-        cids: items("cids", body.cids)?,
-        tags: items("tags", body.tags)?,
-        devices: items("devices", body.devices)?,
-    };
-    kick(pid, parts.read(limits)?, flag("all", body.all)?)
+    let (audience, all) = kick_body(body, limits)?;
+    kick(pid, audience, all)
 }
 
 /// The record of a kick's parameters, by name.
@@ -179,6 +224,29 @@ pub fn kick_from_params<'p>(
     limits: &FrameLimits,
 ) -> Result<Record, Fault> {
     kick(pid, parts_of(&param).read(limits)?, flag_of("all", &param)?)
+}
+
+/// The record of a kick's JSON body, with what it leaves out taken from parameters; one in both is a fault.
+pub fn kick_from_json_and_params<'p>(
+    pid: &Pid,
+    body: &[u8],
+    param: impl Fn(&str) -> Option<&'p str>,
+    limits: &FrameLimits,
+) -> Result<Record, Fault> {
+    let (audience, all) = kick_body(body, limits)?;
+    let audience = join_audiences(audience, parts_of(&param).read(limits)?, limits)?;
+    kick(pid, audience, all || flag_of("all", &param)?)
+}
+
+fn kick_body(body: &[u8], limits: &FrameLimits) -> Result<(Audience, bool), Fault> {
+    let body: KickBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
+    let parts = Parts {
+        uids: items("uids", body.uids)?,
+        cids: items("cids", body.cids)?,
+        tags: items("tags", body.tags)?,
+        devices: items("devices", body.devices)?,
+    };
+    Ok((parts.read(limits)?, flag("all", body.all)?))
 }
 
 fn kick(pid: &Pid, audience: Audience, all: bool) -> Result<Record, Fault> {
@@ -200,5 +268,34 @@ fn flag_of<'p>(field: &'static str, param: impl Fn(&str) -> Option<&'p str>) -> 
         None | Some("" | "0" | "false") => Ok(false),
         Some("1" | "true") => Ok(true),
         Some(_) => Err(Fault::BadField { field, rule: "true or false" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_and_a_query_fill_each_other_in_and_never_disagree() {
+        let (pid, limits) = (Pid::new("1").expect("a pid"), FrameLimits::default());
+        let mixed = |body: &str, params: &[(&str, &'static str)]| {
+            let param = |name: &str| params.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            from_json_and_params(&pid, body.as_bytes(), param, &limits)
+        };
+        let record = mixed(r#"{"data": [1e999], "keep":true}"#, &[("tags", "a.b"), ("affair_id", "x")]);
+        let Ok(Record::Publication(publication)) = record else { panic!("{record:?}") };
+        assert_eq!((&*publication.tag, &publication.payload[..]), ("a.b", &b"[1e999]"[..]));
+        assert!(publication.keep && publication.affair_id.as_deref() == Some("x"));
+        for (body, params) in [
+            (r#"{"data":1,"uids":["a"]}"#, [("uids", "b"), ("x", "")]),
+            (r#"{"data":1,"uids":["a"]}"#, [("data", "1"), ("x", "")]),
+            (r#"{"data":1,"uids":["a"],"affair_id":"y"}"#, [("affair_id", "y"), ("x", "")]),
+        ] {
+            let fault = mixed(body, &params);
+            assert!(matches!(fault, Err(Fault::BadField { rule: GIVEN_ONCE, .. })), "{body}: {fault:?}");
+        }
+        assert_eq!(mixed(r#"{"data":1}"#, &[("all", "")]), Err(Fault::NoAudience));
+        assert!(matches!(mixed(r#"{"data":1,"all":true}"#, &[("uids", "b")]), Err(Fault::BadField { .. })));
+        assert!(kick_from_json_and_params(&pid, b"{}", |_| None, &limits).is_err());
     }
 }

@@ -1,0 +1,147 @@
+//! A Redis of the test's own: private port, own folder, and the faults that can befall it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{PATIENCE, node::signal, unique};
+
+/// Whether what it holds survives its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// It comes back empty.
+    None,
+    /// An append-only file, written through at every command.
+    AppendOnly,
+}
+
+/// A running Redis.
+#[derive(Debug)]
+pub struct Redis {
+    port: u16,
+    folder: PathBuf,
+    persistence: Persistence,
+    process: Option<Child>,
+}
+
+impl Redis {
+    /// Starts one on a free port.
+    pub async fn start(persistence: Persistence) -> Self {
+        // Another process may take the port between our look and Redis's bind: then the next one is tried.
+        for _ in 0..10 {
+            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("redis"));
+            std::fs::create_dir_all(&folder).expect("a folder for Redis");
+            let mut redis = Self { port: free_port(), folder, persistence, process: None };
+            if redis.launch().await {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start; `make test` installs it");
+    }
+
+    /// `redis://127.0.0.1:port/0`
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Its process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running Redis").id()
+    }
+
+    /// Kills it at once, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts it again on the same port and folder: with its data, if it persists.
+    pub async fn restart(&mut self) {
+        self.kill();
+        for _ in 0..20 {
+            if self.launch().await {
+                return;
+            }
+        }
+        panic!("redis-server does not come back on port {}", self.port);
+    }
+
+    /// Sends a signal by name (`STOP`, `CONT`).
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    async fn launch(&mut self) -> bool {
+        let (append_only, port) = (if self.persistence == Persistence::AppendOnly { "yes" } else { "no" }, self.port);
+        let log = std::fs::File::create(self.folder.join("log")).expect("a log for Redis");
+        let spawned = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", append_only])
+            .args(["--appendfsync", "always", "--enable-debug-command", "yes", "--dir"])
+            .arg(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::null())
+            .spawn();
+        let mut process = spawned.expect("redis-server is not installed; `make test` installs it");
+        for _ in 0..200 {
+            if matches!(process.try_wait(), Ok(Some(_))) {
+                return false;
+            }
+            if self.try_command(&["PING"]).await.is_ok_and(|answer| answer.starts_with("+PONG")) {
+                self.process = Some(process);
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let _ = process.kill();
+        let _ = process.wait();
+        false
+    }
+
+    /// Runs one command; the first bytes of its answer as they came.
+    pub async fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// The same, for a Redis that may be away.
+    pub async fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address()).await?;
+            let mut request = format!("*{}\r\n", words.len());
+            words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = vec![0; 64 << 10];
+            let n = stream.read(&mut answer).await?;
+            Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
+        };
+        timeout(PATIENCE, exchange).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
+}

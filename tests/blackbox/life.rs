@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 fn short_silence() -> Config {
-    Config::new().limit("ping_after", "\"1s\"").limit("pong_timeout", "\"1s\"")
+    Config::new().limit("heartbeat", "\"1s\"").limit("ping_after", "\"1s\"").limit("pong_timeout", "\"1s\"")
 }
 
 async fn silence(cluster: Cluster) {
@@ -149,7 +149,7 @@ fn a_second_node_with_the_same_id_refuses_to_start() {
 
 #[test]
 fn sigterm_closes_with_1012_and_exits_with_0() {
-    let config = Config::new().limit("drain", "\"2s\"");
+    let config = Config::new().limit("close_timeout", "\"1s\"").limit("drain", "\"2s\"");
     run_with(Setup::TWO, config, async |mut cluster: Cluster| {
         let mut here = Client::user(cluster.b(), "ann").await;
         let mut there = Client::user(cluster.a(), "bob").await;

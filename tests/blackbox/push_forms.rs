@@ -60,7 +60,7 @@ async fn a_batch_gives_one_answer_a_line(cluster: Cluster) {
         let named = if *code == 1 { &answer["payload"]["id"] } else { &answer["err"] };
         assert!(named.is_string(), "{answer}");
     }
-    let mut got = vec![client.next().await, client.next().await, client.next().await];
+    let mut got = [client.next().await, client.next().await, client.next().await];
     got.sort_by_key(|message| message["payload"].as_u64());
     assert_eq!(got[0]["id"], answers[0]["payload"]["id"]);
     assert_eq!((&got[1]["id"], &got[1]["prev"]), (&answers[4]["payload"]["id"], &got[0]["id"]));

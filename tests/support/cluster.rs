@@ -44,12 +44,21 @@ impl Cluster {
     /// Starts the nodes of a column and waits until all are ready.
     pub async fn start(setup: Setup, config: Config) -> Self {
         let redis = if setup.nodes > 1 { Some(Redis::start(Persistence::None).await) } else { None };
-        let mut cluster = Self { nodes: Vec::new(), redis, config, setup };
-        for _ in 0..setup.nodes {
-            let node = cluster.another_node().await;
-            cluster.nodes.push(node);
+        Self { nodes: Vec::new(), redis, config, setup }.filled().await
+    }
+
+    /// Starts nodes over this Redis.
+    pub async fn over(redis: Redis, nodes: u16, config: Config) -> Self {
+        let setup = Setup { nodes, ..Setup::TWO };
+        Self { nodes: Vec::new(), redis: Some(redis), config, setup }.filled().await
+    }
+
+    async fn filled(mut self) -> Self {
+        for _ in 0..self.setup.nodes {
+            let node = self.another_node().await;
+            self.nodes.push(node);
         }
-        cluster
+        self
     }
 
     /// Starts a further node of the same kind.

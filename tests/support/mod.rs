@@ -21,8 +21,9 @@ use std::time::Duration;
 
 pub use api::Api;
 pub use client::{Client, Connect};
-pub use cluster::{Cluster, Setup, run, run_with};
+pub use cluster::{Cluster, Setup, bounded, run, run_with};
 pub use config::Config;
+pub use load::Load;
 pub use node::Node;
 pub use redis::Redis;
 pub use serde_json::{Value, json};

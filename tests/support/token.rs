@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use ring::{
     hmac,
     rand::SystemRandom,
@@ -21,14 +21,14 @@ static EDDSA: LazyLock<Ed25519KeyPair> = LazyLock::new(|| {
     Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key")
 });
 
-/// The public key for ES256 as an uncompressed point, in hex.
+/// The public key for ES256 as an uncompressed point, in base64.
 pub fn es256_public() -> String {
-    HEXLOWER.encode(ES256.public_key().as_ref())
+    BASE64.encode(ES256.public_key().as_ref())
 }
 
-/// The public key for EdDSA, in hex.
+/// The public key for EdDSA, in base64.
 pub fn eddsa_public() -> String {
-    HEXLOWER.encode(EDDSA.public_key().as_ref())
+    BASE64.encode(EDDSA.public_key().as_ref())
 }
 
 /// Claims of a user, `exp` seconds from now.

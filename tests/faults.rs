@@ -1,0 +1,312 @@
+//! What is acknowledged arrives once and in order, whatever befalls the queue, a link or a node.
+//!
+//! Method: two nodes over a real Redis, two thousand pushes a second through both (back-end connections and HTTP
+//! batches), subscribers on both that stay connected; a fault in the middle; then what the pushers were told is
+//! compared with what every subscriber got. The same comparison must fail on a plain pub/sub queue, or it proves
+//! nothing. `WS_FAULTS_SECONDS` is how long is pushed (6 by default; `make faults` takes 20).
+
+mod support;
+
+use std::time::Duration;
+
+use support::{
+    Client, Cluster, Config, Load, Node, Redis, Setup, bounded,
+    checker::{Pushed, Received, Report, check},
+    eventually, http, json,
+    node::{Driver, Queue},
+    redis::Persistence,
+    run_with,
+};
+use tokio::time::sleep;
+
+/// How long is pushed.
+fn seconds() -> Duration {
+    let seconds = std::env::var("WS_FAULTS_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(6).max(6))
+}
+
+/// The promise is to connections that stay up: what a stalled node owes them fits their outbox.
+fn roomy() -> Config {
+    Config::new().limit("outbox_frames_max", 1_000_000).limit("outbox_bytes_max", 256 << 20)
+}
+
+/// Pushes at two nodes while `fault` happens; the comparison, printed.
+async fn under_load(name: &str, mut cluster: Cluster, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
+    let load = Load::connect(&cluster.nodes, 3, 2000).await;
+    let (report, ()) = tokio::join!(load.run(seconds()), fault(&mut cluster));
+    eprintln!("{name}: {report}");
+    for node in &cluster.nodes {
+        let (epochs, replayed) =
+            (node.metric("ws_log_epochs").await, node.metric("ws_log_records_total{event=\"replayed").await);
+        let losses = node.metric("ws_log_losses").await;
+        eprintln!("{name}: node {}: {epochs} epochs, {replayed} replayed, {losses} losses", node.id);
+    }
+    report
+}
+
+/// One scenario on a Redis of the given kind.
+fn scenario(name: &str, persistence: Persistence, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
+    let mut report = Report::default();
+    bounded(async {
+        let redis = Redis::start(persistence).await;
+        let cluster = Cluster::over(redis, 2, roomy()).await;
+        report = under_load(name, cluster, fault).await;
+    });
+    report
+}
+
+fn expect_clean(report: &Report) {
+    assert_eq!(report.faults(), 0, "{report}");
+    // A run in which little was accepted shows little.
+    let least = 500 * usize::try_from(seconds().as_secs()).expect("a small number") / 2;
+    assert!(report.acknowledged > least, "{report}");
+}
+
+fn third() -> Duration {
+    seconds() / 3
+}
+
+#[test]
+fn without_a_fault_everything_arrives_and_in_one_order() {
+    let report = scenario("no fault", Persistence::None, async |_| {});
+    expect_clean(&report);
+    assert_eq!(report.unsure, 0, "{report}");
+    assert!(report.divergent.is_empty(), "{report}");
+    assert_eq!(report.gaps_told, 0, "{report}");
+}
+
+#[test]
+fn redis_killed_and_back_empty_loses_nothing() {
+    let report = scenario("killed, back empty", Persistence::None, async |cluster| {
+        sleep(third()).await;
+        let redis = cluster.redis.as_mut().expect("Redis");
+        redis.kill();
+        sleep(Duration::from_secs(1)).await;
+        redis.restart().await;
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn redis_killed_and_back_with_its_data_loses_nothing() {
+    let report = scenario("killed, back with its file", Persistence::AppendOnly, async |cluster| {
+        sleep(third()).await;
+        let redis = cluster.redis.as_mut().expect("Redis");
+        redis.kill();
+        sleep(Duration::from_secs(1)).await;
+        redis.restart().await;
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn redis_killed_at_once_again_loses_nothing() {
+    let report = scenario("killed twice", Persistence::None, async |cluster| {
+        sleep(third()).await;
+        let redis = cluster.redis.as_mut().expect("Redis");
+        redis.restart().await;
+        sleep(Duration::from_millis(700)).await;
+        redis.restart().await;
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn cutting_every_connection_each_second_loses_nothing() {
+    let report = scenario("connections cut", Persistence::None, async |cluster| {
+        let redis = cluster.redis.as_ref().expect("Redis");
+        for _ in 0..seconds().as_secs() - 1 {
+            sleep(Duration::from_secs(1)).await;
+            redis.command(&["CLIENT", "KILL", "SKIPME", "yes"]).await;
+        }
+    });
+    expect_clean(&report);
+    assert!(report.divergent.is_empty(), "{report}");
+}
+
+#[test]
+fn cutting_only_the_subscriptions_loses_nothing() {
+    let report = scenario("subscriptions cut", Persistence::None, async |cluster| {
+        let redis = cluster.redis.as_ref().expect("Redis");
+        for _ in 0..(seconds().as_secs() - 1) * 2 {
+            sleep(Duration::from_millis(500)).await;
+            redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        }
+    });
+    expect_clean(&report);
+    assert!(report.divergent.is_empty(), "{report}");
+}
+
+#[test]
+fn a_node_that_is_stopped_for_three_seconds_catches_up() {
+    let report = scenario("node stopped", Persistence::None, async |cluster| {
+        sleep(third() / 2).await;
+        cluster.b().signal("STOP");
+        sleep(Duration::from_secs(3)).await;
+        cluster.b().signal("CONT");
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_stopped_redis_delays_and_loses_nothing() {
+    let report = scenario("Redis stopped", Persistence::None, async |cluster| {
+        sleep(third() / 2).await;
+        let redis = cluster.redis.as_ref().expect("Redis");
+        redis.signal("STOP");
+        sleep(Duration::from_secs(2)).await;
+        redis.signal("CONT");
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_sleeping_redis_delays_and_loses_nothing() {
+    let report = scenario("Redis asleep", Persistence::None, async |cluster| {
+        sleep(third() / 2).await;
+        cluster.redis.as_ref().expect("Redis").command(&["DEBUG", "SLEEP", "2"]).await;
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_flushed_redis_loses_nothing() {
+    let report = scenario("flushed", Persistence::None, async |cluster| {
+        sleep(third()).await;
+        cluster.redis.as_ref().expect("Redis").command(&["FLUSHALL"]).await;
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn redis_killed_while_a_node_is_stopped_loses_nothing() {
+    let report = scenario("Redis killed while a node is stopped", Persistence::AppendOnly, async |cluster| {
+        sleep(third() / 2).await;
+        cluster.b().signal("STOP");
+        sleep(Duration::from_millis(500)).await;
+        cluster.redis.as_mut().expect("Redis").restart().await;
+        sleep(Duration::from_secs(1)).await;
+        cluster.b().signal("CONT");
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn without_redis_pushes_are_503_and_connections_stay_until_it_is_back() {
+    run_with(Setup::TWO, Config::new(), async |mut cluster: Cluster| {
+        let mut here = Client::user(cluster.a(), "ann").await;
+        let mut there = Client::user(cluster.b(), "ann").await;
+        there.subscribe(&["gold"]).await;
+        let before = cluster.a().api().publish("gold", json!(1)).await;
+        assert_eq!(there.next().await["id"], before);
+        cluster.redis.as_mut().expect("Redis").kill();
+        let refused = cluster.a().api().push(&json!({"uids": ["ann"], "data": "void"})).await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(refused.err(), "queue_unavailable");
+        assert!(refused.header("retry-after").is_some(), "{:?}", refused.headers);
+        here.settle().await;
+        there.settle().await;
+        eventually("the node is not ready", async || http::get(cluster.a().metrics, "/ready").await.status == 503)
+            .await;
+        assert_eq!(http::get(cluster.a().metrics, "/live").await.status, 200);
+        Client::user(cluster.b(), "bob").await.settle().await;
+        cluster.redis.as_mut().expect("Redis").restart().await;
+        eventually("pushes are accepted again", async || {
+            cluster.a().api().push(&json!({"uids": ["ann"], "data": "again"})).await.status == 200
+        })
+        .await;
+        for client in [&mut here, &mut there] {
+            // The refused push may have waited and been delivered after all, but once and before.
+            client.next_where(|message| message["payload"] == "again").await;
+        }
+        eventually("the node is ready", async || http::get(cluster.a().metrics, "/ready").await.status == 200).await;
+        let after = cluster.b().api().publish("gold", json!(2)).await;
+        let update = there.next_where(|message| message["id"] == *after).await;
+        assert_eq!(update["prev"], before, "{update}");
+    });
+}
+
+#[test]
+fn a_node_waits_for_a_queue_that_is_down_at_its_start() {
+    bounded(async {
+        let mut redis = Redis::start(Persistence::None).await;
+        redis.kill();
+        let node = Node::launch(200, Queue::Redis(&redis), Driver::Auto, &Config::new()).await;
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(http::get(node.metrics, "/ready").await.status, 503);
+        assert_eq!(http::get(node.metrics, "/live").await.status, 200);
+        redis.restart().await;
+        node.wait_for_line("ready").await;
+        let mut client = Client::user(&node, "ann").await;
+        node.api().push_ok(&json!({"uids": ["ann"], "data": 1})).await;
+        assert_eq!(client.next().await["payload"], 1);
+    });
+}
+
+/// The control: where the promise is not kept, the comparison must say so.
+#[cfg(feature = "plain-pubsub")]
+#[test]
+fn a_plain_pubsub_queue_fails_the_comparison() {
+    let mut report = Report::default();
+    bounded(async {
+        let redis = Redis::start(Persistence::None).await;
+        let mut cluster = Cluster::over(redis, 0, roomy()).await;
+        for id in [200, 201] {
+            let queue = Queue::PlainPubSub(cluster.redis.as_ref().expect("Redis"));
+            let node = Node::start(id, queue, Driver::Auto, &cluster.config).await;
+            cluster.nodes.push(node);
+        }
+        report = under_load("plain pub/sub, subscriptions cut", cluster, async |cluster| {
+            let redis = cluster.redis.as_ref().expect("Redis");
+            for _ in 0..seconds().as_secs() - 1 {
+                sleep(Duration::from_secs(1)).await;
+                redis.command(&["CLIENT", "KILL", "SKIPME", "yes"]).await;
+            }
+        })
+        .await;
+    });
+    assert!(!report.lost.is_empty(), "the comparison is blind: {report}");
+}
+
+fn pushed(number: u64, acknowledged: bool) -> Pushed {
+    Pushed { pusher: 1, number, channel: "t".to_owned(), acknowledged }
+}
+
+fn received(numbers: &[u64]) -> Vec<Received> {
+    let link = |at: usize| {
+        let before = if at == 0 { String::new() } else { format!("id{}", numbers[at - 1]) };
+        Some((format!("id{}", numbers[at]), before))
+    };
+    let message =
+        |at: usize| Received::Message { pusher: 1, number: numbers[at], channel: "t".to_owned(), link: link(at) };
+    (0..numbers.len()).map(message).collect()
+}
+
+#[test]
+fn the_comparison_sees_each_kind_of_fault() {
+    let all: Vec<Pushed> = (0..5).map(|number| pushed(number, true)).collect();
+    let faults = |subscribers: &[Vec<Received>]| check(&all, subscribers);
+    let clean = received(&[0, 1, 2, 3, 4]);
+    assert_eq!(faults(&[clean.clone(), clean.clone()]).faults(), 0);
+    let lost = faults(&[clean.clone(), received(&[0, 1, 3, 4])]);
+    assert_eq!((lost.lost.len(), lost.faults()), (1, 1), "{lost}");
+    let twice = faults(&[received(&[0, 1, 2, 2, 3, 4])]);
+    assert_eq!(twice.duplicated.len(), 1, "{twice}");
+    let reordered = faults(&[received(&[0, 2, 1, 3, 4]), clean.clone()]);
+    assert_eq!((reordered.reordered.len(), reordered.divergent.len()), (1, 1), "{reordered}");
+    let foreign = faults(&[received(&[0, 1, 2, 3, 4, 9])]);
+    assert_eq!(foreign.foreign.len(), 1, "{foreign}");
+    let mut hole = clean.clone();
+    hole.remove(2);
+    let broken = faults(&[hole.clone()]);
+    assert_eq!((broken.broken_chains.len(), broken.lost.len()), (1, 1), "{broken}");
+    hole.insert(2, Received::Gap { channel: "t".to_owned() });
+    let told = faults(&[hole]);
+    assert_eq!((told.broken_chains.len(), told.gaps_told, told.lost.len()), (0, 1, 1), "{told}");
+    let mut closed = clean;
+    closed.push(Received::Closed { how: "4008".to_owned() });
+    assert_eq!(faults(&[closed]).closed.len(), 1);
+    // What was not acknowledged may have been delivered or not.
+    let unsure: Vec<Pushed> = (0..5).map(|number| pushed(number, number != 2)).collect();
+    assert_eq!(check(&unsure, &[received(&[0, 1, 3, 4]), received(&[0, 1, 2, 3, 4])]).faults(), 0);
+}

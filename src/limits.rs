@@ -328,6 +328,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const WIRE_BATCH_BYTES_MAX: usize = 64 << 20;
 /// An `affair_id` or `idempotency_key`, in bytes.
 pub const AFFAIR_ID_BYTES_MAX: usize = 256;
+/// A token (JWT), in bytes.
+pub const TOKEN_BYTES_MAX: usize = 4 << 10;
 /// Parameters of a query or form.
 pub const PARAMS_MAX: usize = 64;
 /// User text in a log line or an error message.

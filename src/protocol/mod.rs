@@ -9,6 +9,10 @@ pub mod handshake;
 pub mod decoder;
 pub mod frame;
 
+pub mod jwt;
+pub mod query;
+pub mod sign;
+
 pub mod fault;
 mod fields;
 pub mod json;

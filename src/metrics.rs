@@ -39,6 +39,8 @@ counters! {
     HandshakesMalformed => "ws_handshakes_total", r#"result="malformed""#, "Handshakes by result.";
     /// Bad credentials.
     HandshakesDenied => "ws_handshakes_total", r#"result="denied""#, "Handshakes by result.";
+    /// Health checks on the WebSocket listener.
+    HandshakesPlain => "ws_handshakes_total", r#"result="plain""#, "Handshakes by result.";
     /// Over a cap of connections.
     HandshakesOverCap => "ws_handshakes_total", r#"result="over_cap""#, "Handshakes by result.";
     /// Not complete within the deadline.

@@ -1,1 +1,381 @@
-//! One core's state: who is connected, and what waits to be sent to them.
+//! One core's state: who is connected to it, and what waits to be sent to them.
+//!
+//! Invariants: a session is in its project's indexes iff it is in the slab; a tag is in the table iff somebody
+//! subscribes to it or the exchange is being asked for it; matched = queued + evicted after each delivery.
+//! Leaves out: sockets, clocks, other cores.
+
+mod audience;
+mod expiry;
+mod index;
+mod outbox;
+mod session;
+mod tags;
+
+use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
+
+use slab::Slab;
+
+pub use expiry::Expired;
+pub use outbox::{Frame, Outbox, OutboxFull};
+pub use session::{Decis, NewSession, Phase, Session};
+pub use tags::FollowRefused;
+
+use crate::{
+    limits::Limits,
+    metrics::{Count, Counters},
+    model::{Boot, ClientId, NodeId, Pid, Role, SessionId, Tag},
+    protocol::{frame, frame::OpCode},
+};
+use index::Projects;
+
+/// Fan-outs to at most so many connections go before larger ones.
+const EXPRESS_FAN_OUT_MAX: usize = 64;
+
+/// From the moment a connection is found too slow to the end of its socket.
+const SLOW_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a hub is told at start.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// The node's number.
+    pub node: NodeId,
+    /// The node's boot.
+    pub boot: Boot,
+    /// The core's number.
+    pub core: u8,
+    /// The node's bounds.
+    pub limits: Arc<Limits>,
+    /// Bytes that may wait for all connections of the core together.
+    pub outboxes_bytes_max: usize,
+}
+
+/// What a delivery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Connections that the audience matched.
+    pub matched: usize,
+    /// Those that got the frame queued.
+    pub queued: usize,
+    /// Those that were behind their bound and are being closed.
+    pub evicted: usize,
+}
+
+/// A session that was closed, for those who need to know.
+#[derive(Debug)]
+pub struct Closed {
+    /// What it was for.
+    pub role: Role,
+    /// Its project.
+    pub pid: Pid,
+    /// Its user.
+    pub uid: Box<str>,
+    /// Tags that nobody on the core follows any more.
+    pub unfollowed: Vec<Tag>,
+}
+
+/// One core's connections.
+#[derive(Debug)]
+pub struct Hub {
+    settings: HubSettings,
+    counters: Arc<Counters>,
+    sessions: Slab<Session>,
+    /// The next generation of each slot, for slots that have been used.
+    generations: Vec<u32>,
+    projects: Projects,
+    tags: tags::Tags,
+    outboxes_bytes: usize,
+    /// The number of the last push, to deliver it at most once to each.
+    push_number: u32,
+    dirty_express: VecDeque<u32>,
+    dirty_bulk: VecDeque<u32>,
+    /// Where the next look for expired sessions begins.
+    expiry_cursor: usize,
+    /// The time as last told.
+    now: Decis,
+    scratch: Vec<u8>,
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new(settings: HubSettings, counters: Arc<Counters>) -> Self {
+        Self {
+            settings,
+            counters,
+            sessions: Slab::new(),
+            generations: Vec::new(),
+            projects: Projects::default(),
+            tags: tags::Tags::default(),
+            outboxes_bytes: 0,
+            push_number: 0,
+            dirty_express: VecDeque::new(),
+            dirty_bulk: VecDeque::new(),
+            expiry_cursor: 0,
+            now: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Tells the time; everything until the next call happens then.
+    pub fn set_now(&mut self, now: Decis) {
+        self.now = now;
+    }
+
+    /// Takes a connection in.
+    pub fn open(&mut self, new: NewSession) -> SessionId {
+        let (pid, role) = (new.pid.clone(), new.role);
+        let project = self.projects.intern(&pid);
+        let entry = self.sessions.vacant_entry();
+        let slot = entry.key();
+        if slot >= self.generations.len() {
+            self.generations.resize(slot + 1, 0);
+        }
+        let generation = self.generations[slot];
+        let session = entry.insert(Session::new(new, generation, project, self.now));
+        let slot = slot_number(slot);
+        if role == Role::User {
+            session.member_place = self.projects.add(project, slot, &session.uid);
+        }
+        self.counters.inc(gauge_of(role));
+        SessionId { core: self.settings.core, slot, generation }
+    }
+
+    /// Takes a connection out: it is in no index afterwards, and its id finds nobody.
+    pub fn close(&mut self, id: SessionId) -> Option<Closed> {
+        self.session(id)?;
+        let mut session = self.sessions.remove(id.slot as usize);
+        self.generations[id.slot as usize] = id.generation.wrapping_add(1);
+        let pid = self.projects.pid(session.project).clone();
+        let mut unfollowed = Vec::new();
+        for membership in std::mem::take(&mut session.tags) {
+            unfollowed.extend(self.leave(membership));
+        }
+        if session.role == Role::User {
+            let moved = self.projects.remove(session.project, id.slot, &session.uid, session.member_place);
+            if let Some(moved) = moved {
+                self.sessions[moved as usize].member_place = session.member_place;
+            }
+        }
+        self.outboxes_bytes -= session.outbox.bytes();
+        self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
+        self.counters.add(Count::DroppedClosed, session.outbox.len() as u64);
+        self.counters.sub(gauge_of(session.role), 1);
+        Some(Closed { role: session.role, pid, uid: session.uid, unfollowed })
+    }
+
+    /// The session named `id`, if it is still the one.
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(id.slot as usize).filter(|session| session.generation == id.generation)
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation)
+    }
+
+    /// The session's project.
+    pub fn pid(&self, id: SessionId) -> Option<&Pid> {
+        self.session(id).map(|session| self.projects.pid(session.project))
+    }
+
+    /// The id of the session as clients see it.
+    pub fn client_id(&self, id: SessionId) -> ClientId {
+        ClientId { node: self.settings.node, boot: self.settings.boot, session: id }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many slots there are to look at.
+    pub fn slots(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Every session's id.
+    pub fn ids(&self) -> Vec<SessionId> {
+        let core = self.settings.core;
+        let id = |(slot, session): (usize, &Session)| SessionId {
+            core,
+            slot: slot_number(slot),
+            generation: session.generation,
+        };
+        self.sessions.iter().map(id).collect()
+    }
+
+    /// Queues a frame for one session, ahead of large fan-outs.
+    pub fn send(&mut self, id: SessionId, frame: Frame) -> Delivery {
+        let mut delivery = Delivery::default();
+        if self.session(id).is_some_and(Session::is_open) {
+            self.enqueue(id.slot, &frame, true, &mut delivery);
+        }
+        delivery
+    }
+
+    /// Queues a text message for one session.
+    pub fn send_text(&mut self, id: SessionId, text: &[u8]) -> Delivery {
+        self.send(id, text_frame(text))
+    }
+
+    /// Queues bytes for a session whatever waits: an answer to its handshake, a pong.
+    pub fn send_first(&mut self, id: SessionId, bytes: Frame) {
+        if self.session(id).is_none_or(|session| !session.is_open()) {
+            return;
+        }
+        self.push_unbounded(id.slot, bytes);
+    }
+
+    /// Queues a close frame behind what waits (or in place of it: `cut`), after which nothing is queued any more.
+    pub fn begin_close(&mut self, id: SessionId, code: u16, reason: &str, cut: bool) {
+        if self.session(id).is_none_or(|session| !session.is_open()) {
+            return;
+        }
+        if cut {
+            self.cut(id.slot);
+        }
+        let close_timeout = decis(self.settings.limits.life.close_timeout);
+        self.push_unbounded(id.slot, frame::close(code, reason).into());
+        self.sessions[id.slot as usize].phase = Phase::Closing { deadline: self.now + close_timeout };
+    }
+
+    /// Whether a session may have something to be written.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty_express.is_empty() || !self.dirty_bulk.is_empty()
+    }
+
+    /// The next session that has something to be written; small fan-outs first.
+    pub fn next_dirty(&mut self) -> Option<SessionId> {
+        loop {
+            let (slot, express) = match self.dirty_express.pop_front() {
+                Some(slot) => (slot, true),
+                None => (self.dirty_bulk.pop_front()?, false),
+            };
+            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+            let flag = if express { &mut session.dirty_express } else { &mut session.dirty_bulk };
+            // A slot can have changed hands while it waited; then its flag says whether the new one waits too.
+            if std::mem::take(flag) && !session.outbox.is_empty() {
+                return Some(SessionId { core: self.settings.core, slot, generation: session.generation });
+            }
+        }
+    }
+
+    /// Fills `slices` with what is to be written next to a session; how many, 0 if nothing waits.
+    pub fn gather<'a>(&'a mut self, id: SessionId, slices: &mut [IoSlice<'a>]) -> usize {
+        let bytes_max = self.settings.limits.writing.write_bytes_max;
+        let Some(session) = self.sessions.get_mut(id.slot as usize) else { return 0 };
+        if session.generation != id.generation {
+            return 0;
+        }
+        let before = session.outbox.bytes();
+        session.outbox.prepare();
+        self.outboxes_bytes += session.outbox.bytes() - before;
+        session.outbox.gather(slices, bytes_max)
+    }
+
+    /// Takes off what a session's socket took; whether more waits.
+    pub fn wrote(&mut self, id: SessionId, bytes: usize) -> bool {
+        let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.generation == id.generation) else {
+            return false;
+        };
+        let before = session.outbox.bytes();
+        let frames = session.outbox.advance(bytes);
+        self.outboxes_bytes -= before - session.outbox.bytes();
+        let waits = !session.outbox.is_empty();
+        session.stuck_since = match (waits, bytes, session.stuck_since) {
+            (false, ..) => None,
+            (true, 0, Some(since)) => Some(since),
+            _ => Some(self.now),
+        };
+        self.counters.inc(Count::Writes);
+        self.counters.add(Count::FramesOut, frames as u64);
+        self.counters.add(Count::BytesOut, bytes as u64);
+        self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
+        waits
+    }
+
+    /// Whether a closing session has nothing left to write.
+    pub fn is_flushed(&self, id: SessionId) -> bool {
+        self.session(id).is_none_or(|session| session.outbox.is_empty())
+    }
+
+    fn enqueue(&mut self, slot: u32, frame: &Frame, express: bool, delivery: &mut Delivery) {
+        delivery.matched += 1;
+        let limits = &self.settings.limits.writing;
+        // Over the core's share of memory everybody keeps a sixteenth of the bound, so that only the slow are cut.
+        let crowded = self.outboxes_bytes + frame.len() > self.settings.outboxes_bytes_max;
+        let bytes_max = if crowded { limits.outbox_bytes_max / 16 } else { limits.outbox_bytes_max };
+        let session = &mut self.sessions[slot as usize];
+        match session.outbox.offer(frame.clone(), bytes_max, limits.outbox_frames_max) {
+            Ok(()) => {
+                self.outboxes_bytes += frame.len();
+                delivery.queued += 1;
+                self.mark_dirty(slot, express);
+            }
+            Err(OutboxFull) => {
+                delivery.evicted += 1;
+                self.evict_slow(slot);
+            }
+        }
+    }
+
+    fn push_unbounded(&mut self, slot: u32, frame: Frame) {
+        self.outboxes_bytes += frame.len();
+        self.sessions[slot as usize].outbox.push(frame);
+        self.mark_dirty(slot, true);
+    }
+
+    fn mark_dirty(&mut self, slot: u32, express: bool) {
+        let session = &mut self.sessions[slot as usize];
+        let (flag, queue) = if express {
+            (&mut session.dirty_express, &mut self.dirty_express)
+        } else {
+            (&mut session.dirty_bulk, &mut self.dirty_bulk)
+        };
+        if !std::mem::replace(flag, true) {
+            queue.push_back(slot);
+        }
+    }
+
+    fn cut(&mut self, slot: u32) {
+        let session = &mut self.sessions[slot as usize];
+        let before = session.outbox.bytes();
+        let dropped = session.outbox.cut();
+        self.outboxes_bytes -= before - session.outbox.bytes();
+        self.counters.add(Count::DroppedSlow, dropped as u64);
+    }
+
+    /// A lossless connection over its bound: told and closed, never silently skipped.
+    fn evict_slow(&mut self, slot: u32) {
+        self.counters.inc(Count::SlowConsumers);
+        self.cut(slot);
+        let reason = "too slow; reconnect and resume with since";
+        self.push_unbounded(slot, frame::close(frame::close_code::SLOW, reason).into());
+        // One second and no more: what is queued in the kernel goes out or it does not.
+        self.sessions[slot as usize].phase = Phase::Closing { deadline: self.now + decis(SLOW_CLOSE_TIMEOUT) };
+    }
+}
+
+/// A text frame of `text`.
+pub fn text_frame(text: &[u8]) -> Frame {
+    frame::encode(OpCode::Text, text).into()
+}
+
+/// A duration in the hub's time, rounded up.
+pub fn decis(duration: Duration) -> Decis {
+    Decis::try_from(duration.as_millis().div_ceil(100)).unwrap_or(Decis::MAX)
+}
+
+fn slot_number(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}
+
+fn gauge_of(role: Role) -> Count {
+    match role {
+        Role::User => Count::UserConnections,
+        Role::Backend => Count::BackendConnections,
+    }
+}

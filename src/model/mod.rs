@@ -14,5 +14,5 @@ pub use audience::Audience;
 pub use ids::{Boot, ClientId, NodeId, Pid, RecordId, SessionId, Tag};
 pub use project::{Project, Projects};
 pub use record::{Control, ControlOp, Publication, Published, Push, Record, Request, Source};
-pub use tag_rule::{TagRule, TagRules};
+pub use tag_rule::{TagRule, TagRules, pattern_matches};
 pub use traffic::{AckTo, FollowStart, FromCore, Refusal, Reply, Role, Ticket, ToCore};

@@ -1,1 +1,24 @@
-//! One core on monoio: accept, read, write, timers.
+//! One core on monoio: accept, read, write, timers. The only place with users' sockets.
+//!
+//! The way in: [`accept`] → [`opening`] (head, judgement, 101) → [`connection`] (decode, pace) → a [`Service`].
+//! The way out: a hub's outboxes → [`Core::walk`] → sockets. Nothing above this floor sees a user's socket.
+
+mod accept;
+mod admission;
+mod connection;
+mod core;
+mod driver;
+mod opening;
+mod rate;
+mod service;
+mod socket;
+mod timers;
+mod turn;
+
+pub use accept::accept;
+pub use admission::{Admission, NotAdmitted, Permit};
+pub use core::Core;
+pub use driver::{Driven, Driver, run_on_driver};
+pub use opening::Fallback;
+pub use service::{Admitted, Hangup, Service, Verdict};
+pub use timers::tick;

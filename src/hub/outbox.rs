@@ -1,0 +1,225 @@
+//! What waits to be written to one connection, in order.
+//!
+//! Invariants: frames leave in the order in which they came; a frame that has begun to leave is finished before
+//! anything else; `bytes` counts exactly the queued frames. A replay counts nothing: it is expanded only as the
+//! socket takes it.
+
+use std::{collections::VecDeque, io::IoSlice, rc::Rc, sync::Arc};
+
+use crate::{
+    model::Published,
+    protocol::{frame, frame::OpCode, message},
+};
+
+/// An encoded frame (or an encoded HTTP response head), shared by all the connections of a core that get it.
+///
+/// One copy per core: a reference count shared between cores would bounce its cache line between them.
+pub type Frame = Rc<[u8]>;
+
+/// Bytes that a replay is expanded to at most at a time.
+const REPLAY_CHUNK_BYTES: usize = 32 << 10;
+/// An emptied queue with more room than this gives it back.
+const SPARE_ITEMS_MAX: usize = 32;
+
+/// The queue of one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// Bytes of the first item that the socket has taken.
+    head_sent: usize,
+}
+
+#[derive(Debug)]
+enum Item {
+    Frame(Frame),
+    Replay(Box<Replay>),
+}
+
+/// Publications that a resuming subscriber has missed.
+#[derive(Debug)]
+struct Replay {
+    missed: std::vec::IntoIter<Arc<Published>>,
+}
+
+/// The outbox is at its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxFull;
+
+impl Outbox {
+    /// Queues a frame, unless the bytes or frames that wait would pass their bound.
+    pub fn offer(&mut self, frame: Frame, bytes_max: usize, frames_max: usize) -> Result<(), OutboxFull> {
+        // A frame that finds nothing before it always fits: the bound is on waiting, not on size.
+        let fits = self.bytes + frame.len() <= bytes_max && self.items.len() < frames_max;
+        if !fits && !self.items.is_empty() {
+            return Err(OutboxFull);
+        }
+        self.push(frame);
+        Ok(())
+    }
+
+    /// Queues a frame whatever waits: for the few that are bounded by their kind (a close, a handshake's answer).
+    pub fn push(&mut self, frame: Frame) {
+        self.bytes += frame.len();
+        self.items.push_back(Item::Frame(frame));
+    }
+
+    /// Queues what a resuming subscriber has missed; it costs no bytes until the socket takes it.
+    pub fn push_replay(&mut self, missed: Vec<Arc<Published>>) {
+        if !missed.is_empty() {
+            self.items.push_back(Item::Replay(Box::new(Replay { missed: missed.into_iter() })));
+        }
+    }
+
+    /// Drops everything but a frame that has begun to leave; how many items were dropped.
+    pub fn cut(&mut self) -> usize {
+        let kept = usize::from(self.head_sent > 0);
+        let dropped = self.items.len().saturating_sub(kept);
+        self.items.truncate(kept);
+        self.bytes = self.items.iter().map(Item::len).sum();
+        dropped
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Bytes of the frames that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Frames (and replays) that wait.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Fills `slices` with what is next, at most `bytes_max` bytes and as many slices as there is room for; how many.
+    ///
+    /// [`Outbox::prepare`] must have been called since the last change.
+    pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
+        let (mut filled, mut bytes) = (0, 0);
+        for (slice, item) in slices.iter_mut().zip(&self.items) {
+            let Item::Frame(frame) = item else { break };
+            let rest = if filled == 0 { &frame[self.head_sent..] } else { &frame[..] };
+            if filled > 0 && bytes + rest.len() > bytes_max {
+                break;
+            }
+            *slice = IoSlice::new(rest);
+            filled += 1;
+            bytes += rest.len();
+        }
+        filled
+    }
+
+    /// Takes off what the socket took; how many whole frames that finished.
+    pub fn advance(&mut self, mut taken: usize) -> usize {
+        let mut frames = 0;
+        while let Some(Item::Frame(frame)) = self.items.front() {
+            let rest = frame.len() - self.head_sent;
+            if taken < rest {
+                self.head_sent += taken;
+                break;
+            }
+            taken -= rest;
+            self.bytes -= frame.len();
+            self.head_sent = 0;
+            self.items.pop_front();
+            frames += 1;
+            if taken == 0 {
+                break;
+            }
+        }
+        if self.items.is_empty() && self.items.capacity() > SPARE_ITEMS_MAX {
+            self.items.shrink_to(SPARE_ITEMS_MAX);
+        }
+        frames
+    }
+
+    /// Turns the next part of a replay at the front into frames.
+    pub fn prepare(&mut self) {
+        while let Some(Item::Replay(replay)) = self.items.front_mut() {
+            let mut chunk = Vec::with_capacity(REPLAY_CHUNK_BYTES);
+            let mut text = Vec::new();
+            while chunk.len() < REPLAY_CHUNK_BYTES {
+                let Some(published) = replay.missed.next() else { break };
+                text.clear();
+                message::publication(&mut text, &published, message::PublicationKind::Live);
+                frame::encode_into(&mut chunk, OpCode::Text, &text);
+            }
+            if replay.missed.len() == 0 {
+                self.items.pop_front();
+            }
+            if !chunk.is_empty() {
+                self.bytes += chunk.len();
+                self.items.push_front(Item::Frame(chunk.into()));
+            }
+        }
+    }
+}
+
+impl Item {
+    fn len(&self) -> usize {
+        match self {
+            Item::Frame(frame) => frame.len(),
+            Item::Replay(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(byte: u8, len: usize) -> Frame {
+        vec![byte; len].into()
+    }
+
+    fn written(outbox: &mut Outbox, step: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !outbox.is_empty() {
+            outbox.prepare();
+            let mut slices = [IoSlice::new(&[]); 4];
+            let filled = outbox.gather(&mut slices, 64);
+            let all: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+            let taken = all.len().min(step);
+            bytes.extend_from_slice(&all[..taken]);
+            outbox.advance(taken);
+        }
+        bytes
+    }
+
+    #[test]
+    fn frames_leave_whole_and_in_order_whatever_the_socket_takes() {
+        for step in 1..40 {
+            let mut outbox = Outbox::default();
+            for byte in 0..6 {
+                outbox.push(frame(byte, usize::from(byte) * 7 + 1));
+            }
+            let wanted: Vec<u8> = (0..6_u8).flat_map(|byte| vec![byte; usize::from(byte) * 7 + 1]).collect();
+            assert_eq!(written(&mut outbox, step), wanted, "step {step}");
+            assert_eq!(outbox.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_but_an_empty_one_takes_any_frame() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.offer(frame(1, 100), 10, 2), Ok(()));
+        assert_eq!(outbox.offer(frame(2, 1), 10, 2), Err(OutboxFull));
+        assert_eq!(outbox.offer(frame(2, 1), 200, 1), Err(OutboxFull));
+        assert_eq!(outbox.offer(frame(2, 1), 200, 2), Ok(()));
+    }
+
+    #[test]
+    fn a_cut_keeps_a_frame_that_has_begun_to_leave() {
+        let mut outbox = Outbox::default();
+        outbox.push(frame(1, 10));
+        outbox.push(frame(2, 10));
+        outbox.advance(4);
+        assert_eq!(outbox.cut(), 1);
+        outbox.push(frame(9, 2));
+        assert_eq!(written(&mut outbox, 100), [[1_u8; 6].as_slice(), &[9; 2]].concat());
+    }
+}

@@ -1,0 +1,239 @@
+//! One core's context: its hub, its sockets, its clock, and the way of a frame from an outbox to a socket.
+//!
+//! Invariants: the hub is borrowed for one synchronous sentence at a time; at most one write per socket is under way;
+//! while a drain task owns a socket's writing, nobody else writes to it.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Instant,
+};
+
+use crate::{
+    clock,
+    hub::{Decis, Hub, HubSettings, Phase},
+    limits::Limits,
+    metrics::{Count, Counters},
+    model::SessionId,
+};
+
+use super::{socket::Socket, turn::Turn};
+
+/// Frames that one write carries at most (`IOV_MAX` is 1024; more than this gains nothing).
+const SLICES_MAX: usize = 64;
+/// Bytes received at a time.
+const RECEIVE_BYTES: usize = 64 << 10;
+/// Writes to one socket before others get their turn.
+const WRITES_PER_VISIT: usize = 4;
+
+/// One core.
+#[derive(Debug)]
+pub struct Core {
+    limits: Arc<Limits>,
+    counters: Arc<Counters>,
+    hub: RefCell<Hub>,
+    sockets: RefCell<Vec<Option<Rc<Socket>>>>,
+    started: Instant,
+    /// Every connection receives into it, one at a time.
+    pub(super) receive: RefCell<Box<[u8]>>,
+    turn: Turn,
+    walker: RefCell<Option<Waker>>,
+}
+
+/// What became of a visit to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visit {
+    /// Nothing waits any more.
+    Done,
+    /// The kernel takes no more for now.
+    Blocked,
+    /// More waits, and the kernel would take it: the others' turn.
+    More,
+    /// The connection is broken.
+    Broken,
+}
+
+impl Core {
+    /// A core; needs a running monoio runtime.
+    pub fn new(settings: HubSettings, counters: Arc<Counters>) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            limits: settings.limits.clone(),
+            counters: counters.clone(),
+            hub: RefCell::new(Hub::new(settings, counters)),
+            sockets: RefCell::default(),
+            started: clock::now(),
+            receive: RefCell::new(vec![0; RECEIVE_BYTES].into()),
+            turn: Turn::new()?,
+            walker: RefCell::default(),
+        }))
+    }
+
+    /// The node's bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The core's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Ends a turn: lets everybody else run.
+    pub async fn pass(&self) {
+        self.turn.pass().await;
+    }
+
+    /// The hub's time now.
+    pub fn now(&self) -> Decis {
+        let elapsed = clock::now().saturating_duration_since(self.started);
+        Decis::try_from(elapsed.as_millis() / 100).unwrap_or(Decis::MAX)
+    }
+
+    /// Borrows the hub for one synchronous sentence. What that queues is written soon after.
+    pub fn with_hub<T>(&self, sentence: impl FnOnce(&mut Hub) -> T) -> T {
+        let mut hub = self.hub.borrow_mut();
+        hub.set_now(self.now());
+        let result = sentence(&mut hub);
+        if hub.has_dirty()
+            && let Some(walker) = self.walker.borrow_mut().take()
+        {
+            walker.wake();
+        }
+        result
+    }
+
+    /// Notes the socket of a session.
+    pub fn attach(&self, id: SessionId, socket: Rc<Socket>) {
+        let mut sockets = self.sockets.borrow_mut();
+        let slot = id.slot as usize;
+        if slot >= sockets.len() {
+            sockets.resize_with(slot + 1, || None);
+        }
+        sockets[slot] = Some(socket);
+    }
+
+    /// Forgets the socket of a session that is closed.
+    pub fn detach(&self, id: SessionId) {
+        self.sockets.borrow_mut()[id.slot as usize] = None;
+    }
+
+    fn socket(&self, id: SessionId) -> Option<Rc<Socket>> {
+        self.sockets.borrow().get(id.slot as usize)?.clone()
+    }
+
+    /// Shuts a session's socket: its reader finds the end.
+    pub fn shut(&self, id: SessionId) {
+        if let Some(socket) = self.socket(id) {
+            socket.shut();
+        }
+    }
+
+    /// Writes what waits, connection by connection, for ever. Between slices everybody else gets a turn.
+    pub async fn walk(self: Rc<Self>) {
+        let mut visited = 0;
+        loop {
+            match self.with_hub(Hub::next_dirty) {
+                Some(id) => self.write(id),
+                None => {
+                    self.wait_for_dirt().await;
+                    visited = 0;
+                }
+            }
+            visited += 1;
+            if visited >= self.limits.writing.walk_slice {
+                visited = 0;
+                self.pass().await;
+            }
+        }
+    }
+
+    async fn wait_for_dirt(&self) {
+        let mut waited = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut waited, true) {
+                return Poll::Ready(());
+            }
+            *self.walker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Writes what waits for one session, as far as the kernel takes it; a drain task sees to the rest.
+    fn write(self: &Rc<Self>, id: SessionId) {
+        let Some(socket) = self.socket(id) else { return };
+        if socket.is_blocked() {
+            return;
+        }
+        match self.visit(id, &socket) {
+            Visit::Done => self.finish_if_closing(id, &socket),
+            Visit::Blocked | Visit::More => {
+                socket.set_blocked(true);
+                self.counters.inc(Count::WritesBlocked);
+                monoio::spawn(self.clone().drain(id, socket));
+            }
+            Visit::Broken => socket.shut(),
+        }
+    }
+
+    /// Owns a slow socket's writing until nothing waits.
+    async fn drain(self: Rc<Self>, id: SessionId, socket: Rc<Socket>) {
+        let visit = loop {
+            if socket.writable().await.is_err() {
+                break Visit::Broken;
+            }
+            match self.visit(id, &socket) {
+                Visit::Blocked => {}
+                Visit::More => self.pass().await,
+                ended => break ended,
+            }
+        };
+        socket.set_blocked(false);
+        match visit {
+            Visit::Broken => socket.shut(),
+            _ => self.finish_if_closing(id, &socket),
+        }
+    }
+
+    fn visit(&self, id: SessionId, socket: &Socket) -> Visit {
+        for _ in 0..WRITES_PER_VISIT {
+            let sent = self.with_hub(|hub| {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let filled = hub.gather(id, &mut slices);
+                if filled == 0 {
+                    return None;
+                }
+                let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+                Some((socket.send(&slices[..filled]), wanted))
+            });
+            let Some((sent, wanted)) = sent else { return Visit::Done };
+            let taken = match sent {
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Visit::Broken,
+            };
+            let waits = self.with_hub(|hub| hub.wrote(id, taken));
+            if !waits {
+                return Visit::Done;
+            }
+            if taken < wanted {
+                return Visit::Blocked;
+            }
+        }
+        Visit::More
+    }
+
+    /// Behind the last byte of a session that is being closed goes FIN.
+    fn finish_if_closing(&self, id: SessionId, socket: &Socket) {
+        let finished = self.with_hub(|hub| {
+            let closing = hub.session(id).is_some_and(|session| session.phase() != Phase::Open);
+            closing && hub.is_flushed(id)
+        });
+        if finished {
+            socket.end_write();
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! From an accepted stream to a session: the head, the judgement, the 101.
+//!
+//! Invariants: one absolute deadline covers it all; nothing of the WebSocket is parsed before the judgement; who is
+//! refused gets one write and is not read from again.
+
+use std::{future::Future, io::IoSlice, pin::Pin, rc::Rc, time::Duration, time::Instant};
+
+use bytes::BytesMut;
+use monoio::net::TcpStream;
+
+use crate::{
+    clock,
+    metrics::Count,
+    protocol::{
+        frame,
+        handshake::{self, HandshakeError, HeadReader, Parsed, Upgrade},
+    },
+};
+
+use super::{
+    admission::Permit,
+    connection,
+    core::Core,
+    service::{Admitted, Service, Verdict},
+    socket::Socket,
+};
+
+/// Another server that shares the listener: gets what is no WebSocket, with the bytes read so far.
+pub type Fallback = Rc<dyn Fn(TcpStream, BytesMut) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// How long a refused peer has to read its answer before its socket is closed.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
+/// Bytes received at a time while the head is incomplete.
+const HEAD_CHUNK_BYTES: usize = 2048;
+
+/// An accepted connection.
+pub(super) struct Opening<S: Service> {
+    pub core: Rc<Core>,
+    pub service: Rc<S>,
+    pub socket: Socket,
+    pub permit: Permit,
+    pub fallback: Option<Fallback>,
+}
+
+/// What the head turned out to be.
+enum Head {
+    Upgrade(Box<Upgrade>, Vec<u8>),
+    Answer(Vec<u8>, Count),
+    NotOurs(Vec<u8>),
+    Gone,
+}
+
+impl<S: Service> Opening<S> {
+    /// Takes the connection to its session, which goes on in a task of its own: this one's memory is given back.
+    pub async fn run(self) {
+        let deadline = clock::now() + self.core.limits().opening.handshake_timeout;
+        match self.read_head(deadline).await {
+            Head::Upgrade(upgrade, rest) => self.judge(&upgrade, rest).await,
+            Head::Answer(answer, count) => {
+                self.core.counters().inc(count);
+                self.refuse(&answer).await;
+            }
+            Head::NotOurs(bytes) => {
+                if let Some(fallback) = &self.fallback {
+                    let serving = fallback(self.socket.into_stream(), BytesMut::from(&bytes[..]));
+                    serving.await;
+                }
+            }
+            Head::Gone => {}
+        }
+    }
+
+    async fn read_head(&self, deadline: Instant) -> Head {
+        let limits = handshake_limits(&self.core);
+        let (mut head, mut reader) = (Vec::new(), HeadReader::default());
+        loop {
+            let left = deadline.saturating_duration_since(clock::now());
+            match monoio::time::timeout(left, self.socket.readable()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Head::Gone,
+                Err(_) => return timed_out(),
+            }
+            let begin = head.len();
+            head.resize(begin + HEAD_CHUNK_BYTES, 0);
+            let received = match self.socket.receive(&mut head[begin..]) {
+                Ok(0) => return Head::Gone,
+                Ok(received) => received,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Head::Gone,
+            };
+            head.truncate(begin + received);
+            if self.fallback.is_some() && self.is_not_ours(&head) {
+                return Head::NotOurs(head);
+            }
+            match reader.read(&head, &limits) {
+                Ok(None) => {}
+                Ok(Some((Parsed::Upgrade(upgrade), used))) => {
+                    return Head::Upgrade(upgrade.into(), head.split_off(used));
+                }
+                Ok(Some((Parsed::Plain(request), _))) => return self.plain(&request.path),
+                Err(error) => return malformed(error),
+            }
+        }
+    }
+
+    /// Whether the request line is there and asks for something else than our endpoints.
+    fn is_not_ours(&self, head: &[u8]) -> bool {
+        let Some(end) = memchr::memchr(b'\n', head) else { return head.len() > 4 && !head.starts_with(b"GET ") };
+        let target = head[..end].strip_prefix(b"GET ").and_then(|line| line.split(|byte| *byte == b' ').next());
+        let path = target.and_then(|target| target.split(|byte| *byte == b'?').next()).unwrap_or_default();
+        std::str::from_utf8(path).map_or(true, |path| !self.service.is_endpoint(path))
+    }
+
+    fn plain(&self, path: &str) -> Head {
+        if let Some((status, body)) = self.service.plain(path) {
+            return Head::Answer(handshake::error_response(status, &[], &body), Count::HandshakesPlain);
+        }
+        let (status, err, message) = if self.service.is_endpoint(path) {
+            (426, "upgrade_required", "this path speaks WebSocket; send an upgrade")
+        } else {
+            (404, "not_found", "no such path; connect to /ws/connect")
+        };
+        let upgrade = if status == 426 { [("Upgrade", "websocket")].as_slice() } else { &[] };
+        Head::Answer(handshake::error_response(status, upgrade, &error_json(err, message)), Count::HandshakesMalformed)
+    }
+
+    async fn judge(self, upgrade: &Upgrade, rest: Vec<u8>) {
+        let verdict = if self.service.is_endpoint(&upgrade.path) {
+            self.service.judge(&self.core, upgrade, self.socket.address())
+        } else {
+            Verdict::Refuse { status: 404, err: "not_found", message: "no such path; connect to /ws/connect" }
+        };
+        match verdict {
+            Verdict::Admit(admitted) => self.admit(*admitted, upgrade, rest),
+            Verdict::Close { code, reason } => {
+                let mut answer = handshake::accept_response(&upgrade.key);
+                answer.extend_from_slice(&frame::close(code, reason));
+                self.core.counters().inc(Count::HandshakesDenied);
+                self.refuse(&answer).await;
+            }
+            Verdict::Refuse { status, err, message } => {
+                self.core.counters().inc(Count::HandshakesDenied);
+                self.refuse(&handshake::error_response(status, &[], &error_json(err, message))).await;
+            }
+        }
+    }
+
+    fn admit(self, admitted: Admitted<S::Peer>, upgrade: &Upgrade, rest: Vec<u8>) {
+        let Self { core, service, socket, permit, .. } = self;
+        let Admitted { session, mut peer } = admitted;
+        let id = core.with_hub(|hub| hub.open(session));
+        let socket = Rc::new(socket);
+        core.attach(id, socket.clone());
+        core.counters().inc(Count::HandshakesAccepted);
+        core.with_hub(|hub| hub.send_first(id, handshake::accept_response(&upgrade.key).into()));
+        service.opened(&core, &mut peer, id);
+        monoio::spawn(async move {
+            connection::serve(core, service, socket, id, peer, rest).await;
+            drop(permit);
+        });
+    }
+
+    /// One write, FIN, and a moment for the peer to read it.
+    async fn refuse(&self, answer: &[u8]) {
+        // A fresh socket's buffer takes this whole; if not, the peer is gone.
+        let _ = self.socket.send(&[IoSlice::new(answer)]);
+        self.socket.end_write();
+        let _ = monoio::time::timeout(REFUSED_LINGER, self.socket.readable()).await;
+    }
+}
+
+fn handshake_limits(core: &Core) -> handshake::HandshakeLimits {
+    let opening = &core.limits().opening;
+    handshake::HandshakeLimits {
+        head_bytes_max: opening.head_bytes_max,
+        headers_max: opening.headers_max,
+        target_bytes_max: opening.target_bytes_max,
+    }
+}
+
+fn timed_out() -> Head {
+    let body = error_json("timeout", "the request did not come in time");
+    Head::Answer(handshake::error_response(408, &[], &body), Count::HandshakesTimedOut)
+}
+
+fn malformed(error: HandshakeError) -> Head {
+    Head::Answer(error.response(), Count::HandshakesMalformed)
+}
+
+fn error_json(err: &str, message: &str) -> String {
+    format!(r#"{{"code":0,"err":"{err}","msg":"{message}"}}"#)
+}

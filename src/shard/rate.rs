@@ -1,0 +1,170 @@
+//! How fast a connection may send: token buckets, and what happens to who is faster.
+//!
+//! Method: who is over its rate is not read from until a token is there; who has been held back for `pause_max`
+//! altogether without having become slower in between is closed.
+
+use std::time::{Duration, Instant};
+
+/// Tokens that come back at a steady rate up to a burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    per_second: f32,
+    burst: f32,
+    tokens: f32,
+    filled_at: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        let burst = burst.max(1) as f32;
+        Self { per_second: per_second as f32, burst, tokens: burst, filled_at: now }
+    }
+
+    /// Takes `n` tokens, going into debt if need be; how long the debt takes to be paid.
+    pub fn take(&mut self, n: u32, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(self.filled_at).as_secs_f32();
+        self.filled_at = now;
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst) - n as f32;
+        if self.tokens >= 0.0 || self.per_second <= 0.0 {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f32(-self.tokens / self.per_second)
+    }
+
+    /// Whether at least half of the burst is there.
+    fn is_relaxed(&self) -> bool {
+        self.tokens * 2.0 >= self.burst
+    }
+}
+
+/// What a connection is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Messages a second.
+    pub messages_per_second: u32,
+    /// Messages at once.
+    pub messages_burst: u32,
+    /// Control frames a second.
+    pub control_per_second: u32,
+    /// Bytes a second; 0: no bound.
+    pub bytes_per_second: u32,
+    /// How long it may be held back altogether.
+    pub pause_max: Duration,
+}
+
+/// One connection's account.
+#[derive(Debug)]
+pub struct Throttle {
+    messages: Bucket,
+    control: Bucket,
+    bytes: Bucket,
+    pause_max: Duration,
+    held_back: Duration,
+}
+
+/// What to do with a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Go on.
+    Go,
+    /// Do not read from it for so long.
+    Wait(Duration),
+    /// It does not slow down: close it (1008).
+    TooFast,
+}
+
+/// What a frame is, for the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Text or binary.
+    Message,
+    /// Ping, pong or close.
+    Control,
+}
+
+impl Throttle {
+    /// A fresh account.
+    pub fn new(rates: Rates, now: Instant) -> Self {
+        Self {
+            messages: Bucket::new(rates.messages_per_second, rates.messages_burst, now),
+            control: Bucket::new(rates.control_per_second, rates.control_per_second, now),
+            bytes: Bucket::new(rates.bytes_per_second, rates.bytes_per_second, now),
+            pause_max: rates.pause_max,
+            held_back: Duration::ZERO,
+        }
+    }
+
+    /// Books received bytes.
+    pub fn received(&mut self, bytes: usize, now: Instant) -> Pace {
+        let wait = self.bytes.take(u32::try_from(bytes).unwrap_or(u32::MAX), now);
+        self.pace(wait)
+    }
+
+    /// Books a message or a control frame.
+    pub fn sent(&mut self, sent: Sent, now: Instant) -> Pace {
+        let wait = match sent {
+            Sent::Message => self.messages.take(1, now),
+            Sent::Control => self.control.take(1, now),
+        };
+        self.pace(wait)
+    }
+
+    fn pace(&mut self, wait: Duration) -> Pace {
+        if wait.is_zero() {
+            if self.messages.is_relaxed() && self.control.is_relaxed() && self.bytes.is_relaxed() {
+                self.held_back = Duration::ZERO;
+            }
+            return Pace::Go;
+        }
+        self.held_back += wait;
+        if self.held_back > self.pause_max { Pace::TooFast } else { Pace::Wait(wait) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn throttle(now: Instant) -> Throttle {
+        let pause_max = Duration::from_secs(1);
+        let rates = Rates {
+            messages_per_second: 50,
+            messages_burst: 100,
+            control_per_second: 20,
+            bytes_per_second: 0,
+            pause_max,
+        };
+        Throttle::new(rates, now)
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds_and_a_flood_is_closed() {
+        let mut now = crate::clock::now();
+        let mut throttle = throttle(now);
+        for _ in 0..100 {
+            assert_eq!(throttle.sent(Sent::Message, now), Pace::Go);
+        }
+        let mut passed = 0;
+        loop {
+            match throttle.sent(Sent::Message, now) {
+                Pace::Go => {}
+                Pace::Wait(wait) => now += wait,
+                Pace::TooFast => break,
+            }
+            passed += 1;
+            assert!(passed < 60, "a flood is not closed");
+        }
+        assert!(passed > 40, "closed after {passed}");
+    }
+
+    #[test]
+    fn a_sender_at_its_rate_is_never_held_back() {
+        let mut now = crate::clock::now();
+        let mut throttle = throttle(now);
+        for _ in 0..10_000 {
+            assert_eq!(throttle.sent(Sent::Message, now), Pace::Go);
+            now += Duration::from_millis(20);
+        }
+    }
+}

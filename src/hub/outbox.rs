@@ -145,7 +145,7 @@ impl Outbox {
             while chunk.len() < REPLAY_CHUNK_BYTES {
                 let Some(published) = replay.missed.next() else { break };
                 text.clear();
-                message::publication(&mut text, &published, message::PublicationKind::Live);
+                message::publication(&mut text, &published, message::Arrival::Live);
                 frame::encode_into(&mut chunk, OpCode::Text, &text);
             }
             if replay.missed.len() == 0 {

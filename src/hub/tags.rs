@@ -132,7 +132,7 @@ impl Hub {
             FollowStart::Gap => self.send_gap(id, tag),
             FollowStart::Snapshot { last, gap } => {
                 let mut text = Vec::new();
-                message::publication(&mut text, &last, message::PublicationKind::Snapshot { gap });
+                message::publication(&mut text, &last, message::Arrival::Snapshot { gap });
                 self.send_text(id, &text);
             }
             FollowStart::Tail(missed) => self.send_replay(id, missed),
@@ -192,7 +192,7 @@ impl Hub {
         let known = self.projects.find(&published.pid).and_then(|project| self.tags.find(project, &published.tag));
         let Some(known) = known else { return Delivery::default() };
         self.deliver_to_subscribers(known, |text| {
-            message::publication(text, published, message::PublicationKind::Live);
+            message::publication(text, published, message::Arrival::Live);
         })
     }
 

@@ -150,6 +150,13 @@ impl Core {
         }
     }
 
+    /// Waits until the walk has visited every socket that has something to be written.
+    pub async fn walked(&self) {
+        while self.with_hub(|hub| hub.has_dirty()) {
+            self.pass().await;
+        }
+    }
+
     async fn wait_for_dirt(&self) {
         let mut waited = false;
         std::future::poll_fn(|context| {

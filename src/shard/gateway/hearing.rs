@@ -1,0 +1,122 @@
+//! What the exchange sends to a core, carried out in order.
+//!
+//! Invariant: a core hears no faster than it writes: once so many messages were taken that a connection's outbox could
+//! fill by hearing alone, the walk must catch up first. What is slow then is the peer and not the core.
+
+use std::{rc::Rc, sync::Arc};
+
+use crate::{
+    hub::FollowRefused,
+    inbox::Mailbox,
+    metrics::Count,
+    model::{Control, ControlOp, FromCore, SessionId, Tag, ToCore},
+    protocol::frame::close_code,
+};
+
+use super::{super::core::Core, Gateway};
+
+/// Messages carried out in one go.
+const MESSAGES_PER_TURN: usize = 64;
+/// Messages carried out ahead of the walk.
+const AHEAD_MESSAGES_MAX: usize = 256;
+/// Their payloads.
+const AHEAD_BYTES_MAX: usize = 256 << 10;
+
+impl Gateway {
+    /// Carries out what comes into a core's inbox, for ever.
+    pub async fn hear(self: Rc<Self>, core: Rc<Core>, inbox: Arc<Mailbox<ToCore>>) {
+        let mut batch = Vec::new();
+        let (mut ahead, mut ahead_bytes) = (0, 0);
+        loop {
+            inbox.receive(&mut batch).await;
+            let mut done = 0;
+            for message in batch.drain(..) {
+                ahead_bytes += payload_bytes(&message);
+                self.carry_out(&core, message);
+                (done, ahead) = (done + 1, ahead + 1);
+                if done % MESSAGES_PER_TURN == 0 {
+                    core.pass().await;
+                }
+                let is_walked = !core.with_hub(|hub| hub.has_dirty());
+                if is_walked {
+                    (ahead, ahead_bytes) = (0, 0);
+                } else if ahead >= AHEAD_MESSAGES_MAX || ahead_bytes >= AHEAD_BYTES_MAX {
+                    core.walked().await;
+                    (ahead, ahead_bytes) = (0, 0);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&self, core: &Rc<Core>, message: ToCore) {
+        match message {
+            ToCore::Publication(published) => drop(core.with_hub(|hub| hub.publish(&published))),
+            ToCore::Push(push) => drop(core.with_hub(|hub| hub.push(&push))),
+            ToCore::Control(control) => self.control(core, &control),
+            ToCore::Followed { session, pid, tag, start } => {
+                if let Some(unused) = core.with_hub(|hub| hub.followed(session, &pid, &tag, start)) {
+                    self.unfollowed(&pid, unused);
+                }
+            }
+            ToCore::Gap { pid, tag } => drop(core.with_hub(|hub| hub.announce_gap(&pid, &tag))),
+            ToCore::Text { session, text } => drop(core.with_hub(|hub| hub.send_text(session, &text))),
+            ToCore::Close { session, code, reason } => {
+                core.counters().inc(Count::ClosedOrdered);
+                core.with_hub(|hub| hub.begin_close(session, code, reason, false));
+            }
+            ToCore::Reply { ticket, reply } => self.link.answer(ticket, reply),
+            ToCore::Stop { code } => core.with_hub(|hub| {
+                for id in hub.ids() {
+                    hub.begin_close(id, code, "the node is stopping; reconnect", false);
+                }
+            }),
+        }
+    }
+
+    fn control(&self, core: &Core, control: &Control) {
+        let matching = core.with_hub(|hub| hub.matching(&control.pid, &control.audience));
+        for id in matching {
+            match control.op {
+                ControlOp::Kick => {
+                    core.counters().inc(Count::ClosedOrdered);
+                    core.with_hub(|hub| hub.begin_close(id, close_code::KICKED, "kicked by the project", false));
+                }
+                ControlOp::Subscribe => control.tags.iter().for_each(|tag| {
+                    // Over its bound of tags it keeps what it has; a back-end sees that in nothing but its data.
+                    let _ = self.follow(core, &control.pid, id, tag, None);
+                }),
+                ControlOp::Unsubscribe => control.tags.iter().for_each(|tag| {
+                    if let Some(unused) = core.with_hub(|hub| hub.unfollow(id, tag)) {
+                        self.unfollowed(&control.pid, unused);
+                    }
+                }),
+            }
+        }
+    }
+
+    /// Subscribes a session, whoever asked for it; the exchange answers with what comes first.
+    pub(super) fn follow(
+        &self,
+        core: &Core,
+        pid: &crate::model::Pid,
+        id: SessionId,
+        tag: &Tag,
+        since: Option<Box<str>>,
+    ) -> Result<(), FollowRefused> {
+        if !core.with_hub(|hub| hub.follow(id, tag))? {
+            return Ok(());
+        }
+        // Bounded by the tags that a connection may have.
+        self.link.send(FromCore::Follow { session: id, pid: pid.clone(), tag: tag.clone(), since });
+        Ok(())
+    }
+}
+
+fn payload_bytes(message: &ToCore) -> usize {
+    match message {
+        ToCore::Publication(published) => published.payload.len(),
+        ToCore::Push(push) => push.payload.len(),
+        ToCore::Text { text, .. } => text.len(),
+        _ => 0,
+    }
+}

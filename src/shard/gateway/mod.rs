@@ -1,0 +1,214 @@
+//! The product on a shard: who may connect, what users and back-ends say, what the exchange sends.
+//!
+//! Invariants: nothing crosses projects, because every lookup begins with the session's own; nothing that a peer
+//! says is answered before it is decided; a push is acknowledged only when the exchange says that the log holds it.
+
+mod backend;
+mod hearing;
+mod judge;
+mod user;
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use futures_util::future::LocalBoxFuture;
+
+pub use judge::AuthReject;
+
+use crate::{
+    clock,
+    health::Health,
+    inbox::ExchangeLink,
+    limits::OpeningLimits,
+    metrics::Count,
+    model::{FromCore, NodeId, Pid, Projects, Role, SessionId, Tag, TagRules},
+    protocol::{decoder::Message, fault::Fault, frame::close_code, handshake::Upgrade, message},
+};
+
+use super::{
+    admission::{Admission, Permit},
+    core::Core,
+    service::{Hangup, Service, Verdict},
+};
+use backend::BackendPeer;
+
+/// What a gateway is told at start.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// The node's number, for the greeting.
+    pub node: NodeId,
+    /// Tenants.
+    pub projects: Projects,
+    /// Who may subscribe to what.
+    pub rules: TagRules,
+    /// How bad credentials are answered.
+    pub auth_reject: AuthReject,
+    /// Whether a browser's origin must be the own host where a project names none.
+    pub own_origin_only: bool,
+}
+
+/// The product's service on one core.
+#[derive(Debug)]
+pub struct Gateway {
+    settings: GatewaySettings,
+    link: ExchangeLink,
+    admission: Admission,
+    health: Arc<Health>,
+}
+
+/// A connection's state beyond what the hub keeps.
+#[derive(Debug)]
+pub struct GatewayPeer {
+    pid: Pid,
+    role: Role,
+    /// Given back when the connection ends.
+    _user: Option<Permit>,
+    bad_in_a_row: u32,
+    /// Whether it was opened with a token, which may be refreshed.
+    with_token: bool,
+    /// Tags to be subscribed to at once.
+    tags: Vec<Box<str>>,
+    backend: Option<Box<BackendPeer>>,
+}
+
+impl Gateway {
+    /// The service of the core that `link` belongs to.
+    pub fn new(settings: GatewaySettings, link: ExchangeLink, admission: Admission, health: Arc<Health>) -> Rc<Self> {
+        Rc::new(Self { settings, link, admission, health })
+    }
+
+    /// Answers a message that could not be taken; too many of those in a row end the connection.
+    fn refuse(
+        &self,
+        core: &Core,
+        peer: &mut GatewayPeer,
+        id: SessionId,
+        ack_id: Option<&str>,
+        fault: Fault,
+    ) -> Result<(), Hangup> {
+        let mut text = Vec::new();
+        message::refused(&mut text, ack_id, fault.err(), &fault.to_string());
+        core.with_hub(|hub| hub.send_text(id, &text));
+        peer.bad_in_a_row += 1;
+        if peer.bad_in_a_row < core.limits().frames.bad_messages_max {
+            return Ok(());
+        }
+        core.counters().inc(Count::ClosedProtocol);
+        Err(Hangup { code: close_code::POLICY, reason: "too many bad messages in a row" })
+    }
+
+    fn answer_done(&self, core: &Core, id: SessionId, ack_id: Option<&str>) {
+        if let Some(ack_id) = ack_id {
+            let mut text = Vec::new();
+            message::done(&mut text, ack_id, None);
+            core.with_hub(|hub| hub.send_text(id, &text));
+        }
+    }
+
+    fn answer_heart(&self, core: &Core, id: SessionId, ack_id: Option<&str>) {
+        let unix = clock::unix_now();
+        let cid = core.with_hub(|hub| hub.client_id(id));
+        let mut text = Vec::new();
+        message::heart(&mut text, ack_id, &clock::local_text(unix), cid, clock::unix_ms());
+        core.with_hub(|hub| hub.send_text(id, &text));
+    }
+
+    /// Tells the exchange that nobody on this core follows a tag any more.
+    fn unfollowed(&self, pid: &Pid, tag: Tag) {
+        self.link.send(FromCore::Unfollow { core: self.link.core(), pid: pid.clone(), tag });
+    }
+
+    fn greet(&self, core: &Core, id: SessionId) {
+        let heartbeat = core.limits().life.heartbeat;
+        let cid = core.with_hub(|hub| hub.client_id(id));
+        let mut text = Vec::new();
+        message::greeting(&mut text, self.settings.node, cid, heartbeat_ms(heartbeat));
+        core.with_hub(|hub| hub.send_text(id, &text));
+    }
+}
+
+fn heartbeat_ms(heartbeat: Duration) -> u64 {
+    u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The caps of opening, for those who build an [`Admission`].
+pub fn admission(limits: &OpeningLimits, files_max: usize) -> Admission {
+    Admission::new(limits.clone(), files_max)
+}
+
+impl Service for Gateway {
+    type Peer = GatewayPeer;
+
+    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<GatewayPeer> {
+        self.judge_upgrade(core, upgrade, address)
+    }
+
+    fn plain(&self, path: &str) -> Option<(u16, String)> {
+        self.health.answer(path)
+    }
+
+    fn is_endpoint(&self, path: &str) -> bool {
+        matches!(path, "/ws/connect" | "/connect")
+    }
+
+    fn opened(&self, core: &Rc<Core>, peer: &mut GatewayPeer, id: SessionId) {
+        let device_and_uid = core.with_hub(|hub| {
+            hub.session(id).map(|session| (session.device().map(Box::from), Box::from(session.uid())))
+        });
+        let Some((device, uid)) = device_and_uid else { return };
+        self.greet(core, id);
+        let opened = FromCore::Opened {
+            session: id,
+            pid: peer.pid.clone(),
+            role: peer.role,
+            uid,
+            device,
+            since_unix_ms: clock::unix_ms(),
+        };
+        self.link.send(opened);
+        let tags = std::mem::take(&mut peer.tags);
+        if !tags.is_empty() {
+            self.subscribe_at_once(core, peer, id, &tags);
+        }
+    }
+
+    fn message(
+        &self,
+        core: &Rc<Core>,
+        peer: &mut GatewayPeer,
+        id: SessionId,
+        message: Message<'_>,
+    ) -> Result<(), Hangup> {
+        let Message::Text(text) = message else {
+            return Err(Hangup { code: close_code::UNSUPPORTED, reason: "only text messages are understood" });
+        };
+        match peer.role {
+            Role::User => self.user_says(core, peer, id, text),
+            Role::Backend => self.backend_says(core, peer, id, text),
+        }
+    }
+
+    fn turn_ended(
+        &self,
+        core: &Rc<Core>,
+        peer: &mut GatewayPeer,
+        id: SessionId,
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        self.submit_turn(core, peer.backend.as_deref_mut()?, id)
+    }
+
+    fn closed(&self, core: &Rc<Core>, peer: GatewayPeer, id: SessionId) {
+        if let Some(closed) = core.with_hub(|hub| hub.close(id)) {
+            for tag in closed.unfollowed {
+                self.unfollowed(&peer.pid, tag);
+            }
+            self.link.send(FromCore::Closed { session: id });
+        }
+    }
+
+    fn message_bytes_max(&self, core: &Core, role: Role) -> usize {
+        match role {
+            Role::User => core.limits().frames.user_message_bytes_max,
+            Role::Backend => core.limits().frames.backend_message_bytes_max,
+        }
+    }
+}

@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
@@ -70,6 +71,11 @@ impl<T> Mailbox<T> {
     /// How many messages wait.
     pub fn len(&self) -> usize {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether an offer would be refused.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.messages_max
     }
 
     /// Whether no message waits.
@@ -158,20 +164,23 @@ impl ExchangeLink {
 
     /// Asks the exchange and waits for its answer. A question that is dropped while it waits is forgotten.
     pub async fn ask(&self, question: impl FnOnce(Ticket) -> FromCore) -> Reply {
-        let ticket = {
+        match self.begin(question) {
+            Ok(pending) => pending.await,
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    /// Asks the exchange at once; the answer is awaited apart.
+    pub fn begin(&self, question: impl FnOnce(Ticket) -> FromCore) -> Result<Pending, Refusal> {
+        let number = {
             let mut waiting = self.waiting.borrow_mut();
             waiting.next += 1;
-            let number = waiting.next;
-            waiting.questions.insert(number, Question::Open(None));
-            Ticket { core: self.core, number }
+            waiting.next
         };
-        let forget = Forget { waiting: &self.waiting, number: ticket.number };
-        if let Err(refusal) = self.offer(question(ticket)) {
-            return Reply::Refused(refusal);
-        }
-        let reply = std::future::poll_fn(|context| self.waiting.borrow_mut().poll(ticket.number, context)).await;
-        drop(forget);
-        reply
+        self.offer(question(Ticket { core: self.core, number }))?;
+        // The answer comes through this core's own inbox, so it cannot be here before this.
+        self.waiting.borrow_mut().questions.insert(number, Question::Open(None));
+        Ok(Pending { waiting: self.waiting.clone(), number })
     }
 
     /// Hands an answer to the question that waits for it.
@@ -196,12 +205,22 @@ impl Waiting {
     }
 }
 
-struct Forget<'a> {
-    waiting: &'a RefCell<Waiting>,
+/// An answer that is to come; dropped, the question is forgotten.
+#[derive(Debug)]
+pub struct Pending {
+    waiting: Rc<RefCell<Waiting>>,
     number: u64,
 }
 
-impl Drop for Forget<'_> {
+impl Future for Pending {
+    type Output = Reply;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        self.waiting.borrow_mut().poll(self.number, context)
+    }
+}
+
+impl Drop for Pending {
     fn drop(&mut self) {
         self.waiting.borrow_mut().questions.remove(&self.number);
     }

@@ -79,7 +79,6 @@ impl ExchangeLoop {
             LogEvent::Appended { to, result } => self.apply(Input::Appended { to, result }),
             LogEvent::Lost { shard } => self.apply(Input::Lost { shard: Some(shard) }),
             LogEvent::Ready => {
-                self.exchange.hello(&mut self.effects);
                 self.health.set(State::Ready);
                 warm();
             }

@@ -8,7 +8,7 @@ mod hearing;
 mod judge;
 mod user;
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -18,7 +18,6 @@ use crate::{
     clock,
     health::Health,
     inbox::ExchangeLink,
-    limits::OpeningLimits,
     metrics::Count,
     model::{FromCore, NodeId, Pid, Projects, Role, SessionId, Tag, TagRules},
     protocol::{decoder::Message, fault::Fault, frame::close_code, handshake::Upgrade, message},
@@ -86,7 +85,7 @@ impl Gateway {
         fault: Fault,
     ) -> Result<(), Hangup> {
         let mut text = Vec::new();
-        message::refused(&mut text, ack_id, fault.err(), &fault.to_string());
+        message::failed(&mut text, ack_id, fault.err(), &fault.to_string());
         core.with_hub(|hub| hub.send_text(id, &text));
         peer.bad_in_a_row += 1;
         if peer.bad_in_a_row < core.limits().frames.bad_messages_max {
@@ -99,7 +98,7 @@ impl Gateway {
     fn answer_done(&self, core: &Core, id: SessionId, ack_id: Option<&str>) {
         if let Some(ack_id) = ack_id {
             let mut text = Vec::new();
-            message::done(&mut text, ack_id, None);
+            message::done(&mut text, ack_id);
             core.with_hub(|hub| hub.send_text(id, &text));
         }
     }
@@ -108,7 +107,7 @@ impl Gateway {
         let unix = clock::unix_now();
         let cid = core.with_hub(|hub| hub.client_id(id));
         let mut text = Vec::new();
-        message::heart(&mut text, ack_id, &clock::local_text(unix), cid, clock::unix_ms());
+        message::heart(&mut text, ack_id, cid, &clock::local_text(unix), clock::unix_ms());
         core.with_hub(|hub| hub.send_text(id, &text));
     }
 
@@ -121,18 +120,9 @@ impl Gateway {
         let heartbeat = core.limits().life.heartbeat;
         let cid = core.with_hub(|hub| hub.client_id(id));
         let mut text = Vec::new();
-        message::greeting(&mut text, self.settings.node, cid, heartbeat_ms(heartbeat));
+        message::greeting(&mut text, self.settings.node, cid, heartbeat);
         core.with_hub(|hub| hub.send_text(id, &text));
     }
-}
-
-fn heartbeat_ms(heartbeat: Duration) -> u64 {
-    u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The caps of opening, for those who build an [`Admission`].
-pub fn admission(limits: &OpeningLimits, files_max: usize) -> Admission {
-    Admission::new(limits.clone(), files_max)
 }
 
 impl Service for Gateway {

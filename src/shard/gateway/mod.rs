@@ -8,7 +8,7 @@ mod hearing;
 mod judge;
 mod user;
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -41,6 +41,8 @@ pub struct GatewaySettings {
     pub rules: TagRules,
     /// How bad credentials are answered.
     pub auth_reject: AuthReject,
+    /// How long a request without `timeout_ms` waits.
+    pub request_timeout: Duration,
     /// Whether a browser's origin must be the own host where a project names none.
     pub own_origin_only: bool,
 }

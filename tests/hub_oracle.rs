@@ -11,9 +11,7 @@ use ws_cluster::{
     hub::{Hub, HubSettings, NewSession},
     limits::Limits,
     metrics::Counters,
-    model::{
-        Audience, Boot, ClientId, FollowStart, Pid, Publication, Published, Push, RecordId, Role, SessionId, Tag,
-    },
+    model::{Audience, Boot, ClientId, FollowStart, Pid, Publication, Published, Push, RecordId, Role, SessionId, Tag},
 };
 
 const SEEDS: u64 = 300;

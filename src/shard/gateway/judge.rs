@@ -12,7 +12,8 @@ use crate::{
     protocol::{
         frame::close_code,
         handshake::Upgrade,
-        query,
+        jwt,
+        query::Params,
         sign::{self, Identity},
     },
 };
@@ -39,14 +40,20 @@ impl Gateway {
     pub(super) fn judge_upgrade(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<GatewayPeer> {
         match self.health.state() {
             State::Ready | State::QueueUnavailable => {}
-            state => return Verdict::Refuse { status: 503, err: state.word(), message: "the node takes no connections now" },
+            state => {
+                return Verdict::Refuse { status: 503, err: state.word(), message: "the node takes no connections now" };
+            }
         }
         if self.admission.is_barred(address, clock::now()) {
             let message = "too many failed credentials from this address; wait a minute";
             return Verdict::Refuse { status: 429, err: "too_many_failures", message };
         }
-        let Ok(params) = query::parse(&upgrade.query) else {
-            return Verdict::Refuse { status: 400, err: "bad_query", message: "the query is malformed or has a name twice" };
+        let Ok(params) = Params::parse(&upgrade.query) else {
+            return Verdict::Refuse {
+                status: 400,
+                err: "bad_query",
+                message: "the query is malformed or has a name twice",
+            };
         };
         let horizon = core.limits().opening.sign_horizon_connect;
         let Ok(identity) = sign::verify_connect(&self.settings.projects, &params, clock::unix_now(), horizon) else {
@@ -60,7 +67,9 @@ impl Gateway {
             Role::Backend => None,
             Role::User => match self.admission.user(&identity.pid, &identity.uid) {
                 Ok(permit) => Some(permit),
-                Err(_) => return Verdict::Close { code: close_code::TOO_MANY, reason: "too many connections of this user" },
+                Err(_) => {
+                    return Verdict::Close { code: close_code::TOO_MANY, reason: "too many connections of this user" };
+                }
             },
         };
         let tags = params.get("tags").unwrap_or_default();
@@ -108,10 +117,9 @@ impl Gateway {
         if !peer.with_token {
             return Err(("no_token", "this session was not opened with a token and does not end by itself"));
         }
-        let horizon = core.limits().opening.sign_horizon_connect;
         let projects = &self.settings.projects;
         let refused = ("unauthorized", "the token is not valid for this session");
-        let identity = sign::verify_token(projects, token, clock::unix_now(), horizon).map_err(|_| refused)?;
+        let identity = jwt::verify(projects, token, clock::unix_now()).map_err(|_| refused)?;
         let is_same = core.with_hub(|hub| {
             hub.session(id).is_some_and(|session| *session.uid() == *identity.uid)
                 && identity.pid == peer.pid

@@ -143,9 +143,8 @@ impl Service for Gateway {
     }
 
     fn opened(&self, core: &Rc<Core>, peer: &mut GatewayPeer, id: SessionId) {
-        let device_and_uid = core.with_hub(|hub| {
-            hub.session(id).map(|session| (session.device().map(Box::from), Box::from(session.uid())))
-        });
+        let device_and_uid = core
+            .with_hub(|hub| hub.session(id).map(|session| (session.device().map(Box::from), Box::from(session.uid()))));
         let Some((device, uid)) = device_and_uid else { return };
         self.greet(core, id);
         let opened = FromCore::Opened {

@@ -32,7 +32,7 @@ impl Handler for Echo {
             _ => {}
         }
         let said = format!("{} {} {}", request.head.method, request.head.path(), request.body.len());
-        Response::success(&format!("{said:?}"))
+        Response::success(format!("{said:?}"))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Requests and answers as handlers see them.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING},
 };
 
 use crate::health::Health;
@@ -32,6 +32,12 @@ impl Head {
     /// The target's query as written; empty if there is none.
     pub fn query(&self) -> &str {
         self.uri.query().unwrap_or("")
+    }
+
+    /// Whether the head announces no body.
+    pub fn has_no_body(&self) -> bool {
+        let length = self.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).unwrap_or_default();
+        length.iter().all(|digit| *digit == b'0') && !self.headers.contains_key(TRANSFER_ENCODING)
     }
 
     /// The media type of the body in lower case without parameters; nothing if it is absent or no text.
@@ -78,8 +84,9 @@ impl Response {
     }
 
     /// 200 with `{"code":1,"msg":"success","payload":…}`; `payload` is JSON text.
-    pub fn success(payload: &str) -> Self {
-        Self::json(StatusCode::OK, format!(r#"{{"code":1,"msg":"success","payload":{payload}}}"#))
+    pub fn success(payload: impl AsRef<[u8]>) -> Self {
+        let body = [br#"{"code":1,"msg":"success","payload":"#, payload.as_ref(), b"}"].concat();
+        Self::json(StatusCode::OK, body)
     }
 
     /// Adds a header.
@@ -97,20 +104,20 @@ impl Response {
 }
 
 /// Why a request is refused: an honest status, the API's stable word and a sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The status.
     pub status: StatusCode,
     /// The stable word (`err`).
     pub err: &'static str,
     /// What was wrong, and what would be right.
-    pub msg: &'static str,
+    pub msg: Cow<'static, str>,
 }
 
 impl Fault {
     /// A fault of the request.
     pub const fn new(status: StatusCode, err: &'static str, msg: &'static str) -> Self {
-        Self { status, err, msg }
+        Self { status, err, msg: Cow::Borrowed(msg) }
     }
 
     /// 400
@@ -125,7 +132,7 @@ impl Fault {
 
 impl From<Fault> for Response {
     fn from(fault: Fault) -> Self {
-        let response = Self::json(fault.status, error_json(fault.err, fault.msg));
+        let response = Self::json(fault.status, error_json(fault.err, &fault.msg));
         match fault.status {
             StatusCode::SERVICE_UNAVAILABLE => response.retry_after(1),
             _ => response,

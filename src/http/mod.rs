@@ -7,6 +7,7 @@
 //! one body framing, or it is refused and the connection closed. `monoio-http`'s decoder sees only heads that
 //! passed [`head`]. Leaves out TLS and HTTP/2, which a proxy in front speaks.
 
+pub mod api;
 pub mod message;
 
 mod listen;

@@ -17,7 +17,8 @@ pub(super) fn accepted(id: RecordId, payload_bytes: usize, guidance_bytes: usize
     if payload_bytes <= guidance_bytes {
         return format!(r#"{{"id":"{id}"}}"#);
     }
-    let warning = format!("the payload has {payload_bytes} bytes; above {guidance_bytes} it takes more than one segment");
+    let warning =
+        format!("the payload has {payload_bytes} bytes; above {guidance_bytes} it takes more than one segment");
     format!(r#"{{"id":"{id}","warning":"{warning}"}}"#)
 }
 
@@ -170,6 +171,9 @@ mod tests {
         let id = RecordId { origin: 1, seq: 2 };
         assert_eq!(accepted(id, 1460, 1460), r#"{"id":"1-2"}"#);
         assert!(accepted(id, 1461, 1460).contains(r#""warning":"the payload has 1461 bytes"#));
-        assert_eq!(line(Err(("bad_json", "a \"line\""))), "{\"code\":0,\"err\":\"bad_json\",\"msg\":\"a \\\"line\\\"\"}\n");
+        assert_eq!(
+            line(Err(("bad_json", "a \"line\""))),
+            "{\"code\":0,\"err\":\"bad_json\",\"msg\":\"a \\\"line\\\"\"}\n"
+        );
     }
 }

@@ -33,10 +33,7 @@ use crate::{
     health::Health,
     inbox::ExchangeLink,
     limits::Limits,
-    metrics::{
-        Count, Counters,
-        requests::Url,
-    },
+    metrics::{Count, Counters, requests::Url},
     model::{FromCore, Projects, Refusal, Reply, Ticket},
 };
 

@@ -27,15 +27,15 @@ impl Api {
         let record = self.record_of(pid, call)?;
         let bytes = payload_bytes(&record);
         let id = self.submit(vec![record]).await?.pop().ok_or(MISPLACED_REPLY)?.map_err(refused)?;
-        Ok(Response::success(&self.accepted(id, bytes)))
+        Ok(Response::success(self.accepted(id, bytes)))
     }
 
     fn record_of(&self, pid: &Pid, call: &Call<'_>) -> Result<Record, Fault> {
         let limits = &self.limits.frames;
-        let record = match call.json()? {
+        let record = match call.json() {
             Some(body) => {
                 check_pid(pid, body)?;
-                push::from_json(pid, body, |name| call.param(name), limits)
+                push::from_json_and_params(pid, body, |name| call.param(name), limits)
             }
             None => push::from_params(pid, |name| call.param(name), limits),
         };
@@ -45,16 +45,16 @@ impl Api {
     /// `POST /v1/kick`
     pub(super) async fn kick(&self, pid: &Pid, call: &Call<'_>) -> Result<Response, Fault> {
         let limits = &self.limits.frames;
-        let record = match call.json()? {
+        let record = match call.json() {
             Some(body) => {
                 check_pid(pid, body)?;
-                push::kick_from_json(pid, body, |name| call.param(name), limits)
+                push::kick_from_json_and_params(pid, body, |name| call.param(name), limits)
             }
             None => push::kick_from_params(pid, |name| call.param(name), limits),
         };
         let record = record.map_err(bad_request_of)?;
         let id = self.submit(vec![record]).await?.pop().ok_or(MISPLACED_REPLY)?.map_err(refused)?;
-        Ok(Response::success(&answer::accepted(id, 0, 0)))
+        Ok(Response::success(answer::accepted(id, 0, 0)))
     }
 
     /// `POST /ws/push/batch`: a line of the answer for each line that is not blank.
@@ -79,8 +79,8 @@ impl Api {
     }
 
     fn line(&self, pid: &Pid, text: &[u8]) -> Line {
-        let record = check_pid(pid, text)
-            .and_then(|()| push::from_json(pid, text, |_| None, &self.limits.frames).map_err(bad_request_of));
+        let record =
+            check_pid(pid, text).and_then(|()| push::from_json(pid, text, &self.limits.frames).map_err(bad_request_of));
         match record {
             Ok(record) => Line::Good { bytes: payload_bytes(&record), record: Some(record) },
             Err(fault) => {

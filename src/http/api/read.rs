@@ -25,7 +25,7 @@ impl Api {
         };
         let limit = self.limit(call.param("limit").filter(|limit| !limit.is_empty()))?;
         match self.ask(|ticket| FromCore::Online { ticket, pid, uids, after, limit }).await? {
-            Reply::Online { connections, more } => Ok(Response::success(&answer::online(&connections, more))),
+            Reply::Online { connections, more } => Ok(Response::success(answer::online(&connections, more))),
             _ => Err(MISPLACED_REPLY),
         }
     }
@@ -55,7 +55,7 @@ impl Api {
         match self.ask(|ticket| FromCore::TagState { ticket, pid, tag }).await? {
             Reply::Tag(history) => {
                 let payload = answer::tag(&name, &history).ok_or(NO_VALUE)?;
-                Ok(Response::success_bytes(&payload))
+                Ok(Response::success(payload))
             }
             _ => Err(MISPLACED_REPLY),
         }

@@ -268,6 +268,26 @@ fn a_plain_pubsub_queue_fails_the_comparison() {
     assert!(!report.lost.is_empty(), "the comparison is blind: {report}");
 }
 
+#[test]
+fn the_redis_of_these_tests_forgets_or_remembers_as_told() {
+    bounded(async {
+        for (persistence, kept) in [(Persistence::None, "$-1"), (Persistence::AppendOnly, "$5")] {
+            let mut redis = Redis::start(persistence).await;
+            redis.command(&["SET", "key", "value"]).await;
+            redis.restart().await;
+            assert!(redis.command(&["GET", "key"]).await.starts_with(kept), "{persistence:?}");
+            redis.signal("STOP");
+            let asleep = tokio::time::timeout(Duration::from_millis(200), redis.command(&["PING"])).await;
+            assert!(asleep.is_err(), "a stopped Redis answers nothing");
+            redis.signal("CONT");
+            redis.command(&["PING"]).await;
+            let address = redis.address();
+            drop(redis);
+            assert!(tokio::net::TcpStream::connect(address).await.is_err(), "it ends with its value");
+        }
+    });
+}
+
 fn pushed(number: u64, acknowledged: bool) -> Pushed {
     Pushed { pusher: 1, number, channel: "t".to_owned(), acknowledged }
 }

@@ -51,7 +51,7 @@ fn coming_and_going_is_told_to_the_projects_back_ends_on_every_node() {
     let backends = [(0, cluster.backend(0, "p")), (1, cluster.backend(1, "p"))];
     let other = cluster.backend(1, "q");
     let user = cluster.user(0, "p", "u");
-    let source = format!(r#"{{"pid":"p","cid":"{}","uid":"u"}}"#, cluster.cid(0, user));
+    let source = format!(r#"{{"pid":"p","uid":"u","cid":"{}"}}"#, cluster.cid(0, user));
     cluster.close(0, user);
     cluster.settle();
     cluster.close(0, user);

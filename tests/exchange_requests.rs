@@ -53,7 +53,7 @@ fn a_request_reaches_its_back_end_and_is_acknowledged_when_the_log_has_it() {
     assert_eq!(acks, [r#"{"ack_id":"ack","code":1,"msg":"success","payload":{"affair_id":"a"}}"#]);
     cluster.settle();
     let cid = cluster.cid(0, user);
-    let source = format!(r#"{{"pid":"p","cid":"{cid}","uid":"u\"1"}}"#).replace("u\"1", "u\\\"1");
+    let source = format!(r#"{{"pid":"p","uid":"u\"1","cid":"{cid}"}}"#);
     let request = format!(r#"{{"type":"request","affair_id":"a","source":{source},"payload":1}}"#);
     assert_eq!(cluster.texts(1, backend), [request]);
     accept_answer(&mut cluster, 0, user, "a");

@@ -12,7 +12,7 @@ use super::{
     cores::Cores,
     keys::Key,
     online::{self, Page},
-    text, texts,
+    text, written,
 };
 use crate::{
     metrics::Count,
@@ -20,6 +20,7 @@ use crate::{
         Audience, Boot, ClientId, Control, NodeId, Pid, Publication, Push, Record, RecordId, ToCore,
         record::{Beat, BeatPhase, OnlineAnswer, OnlineAsk, OnlineClients, OnlineConnection, Presence},
     },
+    protocol::message,
 };
 
 impl Exchange {
@@ -166,15 +167,14 @@ impl Exchange {
     }
 
     fn heard_presence(&mut self, presence: &Presence, out: &mut Vec<Effect>) {
-        let Presence { pid, online, source } = presence;
-        if !online {
-            self.requests.asker_gone(source.cid);
+        if !presence.online {
+            self.requests.asker_gone(presence.source.cid);
         }
-        self.to_local_backends(pid, || texts::presence(pid, *online, source), out);
+        self.to_local_backends(&presence.pid, || written(|out| message::presence(out, presence)), out);
     }
 
     fn heard_online_clients(&mut self, part: &OnlineClients, out: &mut Vec<Effect>) {
-        self.to_local_backends(&part.pid, || texts::online_clients(&part.pid, &part.users), out);
+        self.to_local_backends(&part.pid, || written(|out| message::online_clients(out, part)), out);
     }
 
     fn heard_online_ask(&mut self, ask: &OnlineAsk, now: Instant, out: &mut Vec<Effect>) {

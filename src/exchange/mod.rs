@@ -26,7 +26,6 @@ mod connections;
 mod lists;
 mod online;
 mod presence;
-mod texts;
 
 use std::{sync::Arc, time::Instant};
 
@@ -389,4 +388,11 @@ fn reply(out: &mut Vec<Effect>, ticket: Ticket, reply: Reply) {
 
 fn text(out: &mut Vec<Effect>, session: SessionId, text: Bytes) {
     out.push(Effect::ToCore(session.core, ToCore::Text { session, text }));
+}
+
+/// A text as `write` writes it.
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    write(&mut out);
+    out.into()
 }

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use super::{
     Effect, Exchange, append,
     requests::{Notice, Target, Waiting},
-    text, texts,
+    text, written,
 };
 use crate::{
     metrics::Count,
     model::{
         AckTo, ClientId, Pid, Record, Refusal, Request, Role, SessionId, project::RequestRouting, record::BackendChange,
     },
+    protocol::message,
 };
 
 /// A user's request, as its core gives it.
@@ -97,9 +98,12 @@ impl Exchange {
         }
         match (refusal, ack_id) {
             (Some(refusal), _) => {
-                text(out, session, texts::notice(affair_id, ack_id, refusal.err(), refusal.message()));
+                let (err, msg) = (refusal.err(), refusal.message());
+                text(out, session, written(|out| message::notice(out, affair_id, ack_id, err, msg)));
             }
-            (None, Some(ack_id)) => text(out, session, texts::accepted(affair_id, ack_id)),
+            (None, Some(ack_id)) => {
+                text(out, session, written(|out| message::requested(out, affair_id, ack_id)));
+            }
             (None, None) => {}
         }
     }
@@ -109,7 +113,8 @@ impl Exchange {
         let (count, err, msg) = end.describe();
         for Notice { asker, affair_id, ack_id } in ended {
             self.counters.inc(count);
-            text(out, asker.session, texts::notice(&affair_id, ack_id.as_deref(), err, msg));
+            let ack_id = ack_id.as_deref();
+            text(out, asker.session, written(|out| message::notice(out, &affair_id, ack_id, err, msg)));
         }
     }
 
@@ -128,7 +133,7 @@ impl Exchange {
         }
         match request.backend {
             Some(backend) => self.hand_over(request, backend, out),
-            None => self.to_local_backends(&request.pid, || texts::request(request), out),
+            None => self.to_local_backends(&request.pid, || written(|out| message::request(out, request)), out),
         }
     }
 
@@ -171,7 +176,7 @@ impl Exchange {
     fn hand_over(&mut self, request: &Request, backend: ClientId, out: &mut Vec<Effect>) {
         let Some(session) = self.session(backend) else { return };
         if self.presence.backends(&request.pid).iter().any(|member| member.session == session) {
-            text(out, session, texts::request(request));
+            text(out, session, written(|out| message::request(out, request)));
         } else {
             append(out, Record::Backend(BackendChange { pid: request.pid.clone(), cid: backend, online: false }));
         }

@@ -178,6 +178,16 @@ pub fn gap(out: &mut Vec<u8>, tag: &Tag) {
     });
 }
 
+/// A request is on its way to a back-end; whoever did not name it learns its name.
+pub fn requested(out: &mut Vec<u8>, affair_id: &str, ack_id: &str) {
+    Object::write(out, |frame| {
+        frame.text("ack_id", ack_id);
+        frame.number("code", 1);
+        frame.text("msg", "success");
+        frame.object("payload", |payload| payload.text("affair_id", affair_id));
+    });
+}
+
 /// What became of a request that no back-end answered.
 pub fn notice(out: &mut Vec<u8>, affair_id: &str, ack_id: Option<&str>, err: &str, msg: &str) {
     Object::write(out, |frame| {

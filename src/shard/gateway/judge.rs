@@ -41,7 +41,11 @@ impl Gateway {
         match self.health.state() {
             State::Ready | State::QueueUnavailable => {}
             state => {
-                return Verdict::Refuse { status: 503, err: state.word(), message: "the node takes no connections now" };
+                return Verdict::Refuse {
+                    status: 503,
+                    err: state.word(),
+                    message: "the node takes no connections now",
+                };
             }
         }
         if self.admission.is_barred(address, clock::now()) {

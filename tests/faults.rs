@@ -37,8 +37,8 @@ async fn under_load(name: &str, mut cluster: Cluster, fault: impl AsyncFnOnce(&m
     eprintln!("{name}: {report}");
     for node in &cluster.nodes {
         let (epochs, replayed) =
-            (node.metric("ws_log_epochs").await, node.metric("ws_log_records_total{event=\"replayed").await);
-        let losses = node.metric("ws_log_losses").await;
+            (node.metric("ws_log_epochs_total").await, node.metric("ws_log_records_total event=\"replayed\"").await);
+        let losses = node.metric("ws_log_losses_total").await;
         eprintln!("{name}: node {}: {epochs} epochs, {replayed} replayed, {losses} losses", node.id);
     }
     report

@@ -141,10 +141,15 @@ impl Node {
         line[start.len()..].trim().parse().unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
-    /// One value of the metrics page: the sum over all series that start with `series`.
+    /// One value of the metrics page: the sum over all cores (and other labels) of `name`, or of `name` with one
+    /// label: `ws_log_records_total event="replayed"`.
     pub async fn metric(&self, series: &str) -> f64 {
         let page = super::http::get(self.metrics, "/metrics").await.text();
-        let values = page.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next());
+        let (name, label) = series.split_once(' ').unwrap_or((series, ""));
+        let of_series = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+        };
+        let values = page.lines().filter(of_series).filter_map(|line| line.rsplit(' ').next());
         values.filter_map(|value| value.parse::<f64>().ok()).sum()
     }
 }

@@ -258,6 +258,15 @@ fn requests_beyond_the_bound_in_flight_are_told_when_to_come_back() {
 }
 
 #[test]
+fn who_is_slow_with_a_small_body_keeps_nobody_out() {
+    let served = serve(HttpLimits { in_flight_max: 1, ..HttpLimits::default() }, || Echo);
+    let mut slow = Client::send(served.address, b"POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell");
+    assert_alive(served.address, "a slow body");
+    slow.write(b"o").expect("still open");
+    assert_eq!(said(&slow.answer()), "POST /s 5");
+}
+
+#[test]
 fn connections_beyond_the_bound_are_told_when_to_come_back() {
     let served = serve(HttpLimits { connections_max: 1, ..HttpLimits::default() }, || Echo);
     let mut first = Client::send(served.address, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -36,6 +36,10 @@ const TURNS_MAX: u32 = 64;
 /// The pause that makes room: long enough that timers and other threads' wakes are looked at.
 const TURN_PAUSE: Duration = Duration::from_millis(1);
 
+/// A body of at most so many bytes is read before its request takes a place in flight. Times the connections of a
+/// core, this bounds what bodies without a place hold.
+const SMALL_BODY_BYTES: usize = 32 << 10;
+
 const HEAD_TIMED_OUT: Fault =
     Fault::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the head did not come within its deadline");
 const BODY_TIMED_OUT: Fault =
@@ -123,7 +127,8 @@ impl<'a, H: Handler> Connection<'a, H> {
         self.server.counters().requests().record(method, url, outcome.response.status.as_u16(), took);
         let keep_alive = outcome.keep_alive && verdict.keep_alive && !self.server.is_stopping();
         let envelope = Envelope { head_only, keep_alive, http_11: verdict.http_11 };
-        self.write(outcome.response, envelope, !outcome.keep_alive).await
+        let more_may_come = !outcome.keep_alive || !self.socket.input.is_empty();
+        self.write(outcome.response, envelope, more_may_come).await
     }
 
     /// Answers what is no request, and ends the connection.
@@ -148,15 +153,27 @@ impl<'a, H: Handler> Connection<'a, H> {
         if let Some(response) = preview.answer {
             return Ok(Outcome { response, keep_alive: verdict.framing == Framing::Empty });
         }
-        let place = match preview.counted {
-            true => Some(self.server.enter().ok_or(Fault::OVERLOADED)?),
-            false => None,
+        // Who is slow with a small body keeps nobody out; who has a large one must have a place for its memory.
+        let large = match verdict.framing {
+            Framing::Empty => false,
+            Framing::Length(length) => length > SMALL_BODY_BYTES,
+            Framing::Chunked => true,
         };
+        let mut place = None;
+        if preview.counted && large {
+            place = Some(self.server.enter().ok_or(Fault::OVERLOADED)?);
+        }
         if verdict.expects_continue && self.socket.input.is_empty() {
             let interim = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
             self.socket.write(interim, self.server.limits().write_timeout).await.map_err(|_| End::Gone)?;
         }
         let body = self.read_body(verdict.framing).await?;
+        if preview.counted && place.is_none() {
+            place = self.server.enter();
+            if place.is_none() {
+                return Ok(Outcome { response: Fault::OVERLOADED.into(), keep_alive: true });
+            }
+        }
         let answer = AssertUnwindSafe(self.server.handler().handle(Request { head, body })).catch_unwind();
         let response = answer.await.map_err(|_| {
             self.server.counters().inc(Count::Panics);

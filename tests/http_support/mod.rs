@@ -1,6 +1,8 @@
 //! What the HTTP tests share: a server on a thread of its own over loopback, and a client that writes raw bytes.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod exchange;
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},

@@ -332,7 +332,49 @@ pub const AFFAIR_ID_BYTES_MAX: usize = 256;
 pub const TOKEN_BYTES_MAX: usize = 4 << 10;
 /// Parameters of a query or form.
 pub const PARAMS_MAX: usize = 64;
+/// Events of the log (records heard, outcomes of appends) that wait for the node.
+pub const LOG_EVENTS_MAX: usize = 8192;
+/// The same in bytes; one event may go beyond it.
+pub const LOG_EVENTS_BYTES_MAX: usize = 16 << 20;
+/// Live entries of a shard that wait for the log; more are dropped and read from the log instead.
+pub const LOG_LIVE_ENTRIES_MAX: usize = 1024;
+/// Live messages that wait between the queue's connection and the shards.
+pub const LOG_LIVE_MESSAGES_MAX: usize = 8192;
+/// How long a new epoch takes nothing but what the last one held.
+pub const LOG_GRACE: Duration = Duration::from_millis(500);
+/// Silence after which the log is read from the cursor; doubles up to [`LOG_SILENCE_MAX`] while nothing comes.
+pub const LOG_SILENCE_MIN: Duration = Duration::from_millis(100);
+/// See [`LOG_SILENCE_MIN`]; also how often an idle publisher makes sure of its epoch.
+pub const LOG_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// First pause after a failed call to the queue; doubles up to [`LOG_RETRY_MAX`].
+pub const LOG_RETRY_MIN: Duration = Duration::from_millis(20);
+/// See [`LOG_RETRY_MIN`].
+pub const LOG_RETRY_MAX: Duration = Duration::from_millis(500);
+/// The queue counts as down when calls have failed for so long.
+pub const LOG_DOWN_AFTER: Duration = Duration::from_millis(500);
+/// One page of a read from the log, in bytes; pages are counted in entries, so this is aimed at, not kept.
+pub const LOG_PAGE_BYTES: usize = 4 << 20;
+/// One page of a read from the log, in entries.
+pub const LOG_PAGE_ENTRIES_MAX: usize = 1024;
+/// Origins whose last record is remembered.
+pub const LOG_ORIGINS_MAX: usize = 65_536;
+/// An origin that was idle for so long is given up for a new one.
+pub const LOG_ORIGIN_IDLE_MAX: Duration = Duration::from_secs(3600);
+/// The queue forgets an origin that was idle for so long.
+pub const LOG_ORIGIN_KEPT: Duration = Duration::from_secs(86_400);
+/// Entries of the log in the queue, whatever their bytes.
+pub const LOG_ENTRIES_MAX: usize = 1_000_000;
+/// What the embedded queue keeps for nodes that join, in bytes.
+pub const LOG_MEMORY_KEPT_BYTES: usize = 16 << 20;
+/// Shards of a log.
+pub const LOG_SHARDS_MAX: u16 = 64;
+/// How long a node's lease on its id lasts.
+pub const LEASE_TTL: Duration = Duration::from_secs(10);
+/// How often it is renewed.
+pub const LEASE_RENEW: Duration = Duration::from_secs(3);
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
 
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < NODE_TIMEOUT.as_millis());
+const _: () = assert!(LEASE_RENEW.as_millis() * 3 < LEASE_TTL.as_millis());
+const _: () = assert!(LOG_ORIGIN_IDLE_MAX.as_secs() < LOG_ORIGIN_KEPT.as_secs());

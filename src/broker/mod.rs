@@ -1,2 +1,280 @@
 //! The message queue behind one trait, and above it the log that keeps the promise: nothing acknowledged is lost,
 //! duplicated or reordered.
+//!
+//! A queue holds some shards; each is a sequence of entries in epochs (one incarnation of the queue each), numbered
+//! from 1 without holes inside an epoch. It takes an append only from a caller that knows the current epoch and the
+//! last seq it holds of the caller's origin; everything else about loss and order is the log's business.
+//!
+//! Invariants: one contract suite runs over every implementation; an implementation never retries by itself.
+//! Left out: what a record means.
+
+pub mod log;
+
+mod batch;
+
+pub mod lease;
+pub mod memory;
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, mpsc};
+
+pub use self::batch::{Batch, Body, Content, Records};
+use crate::model::{Boot, NodeId};
+
+/// What a queue's call gives back, later.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send + 'a>>;
+
+/// A place in a shard's log: its epoch, and the entry's number in it from 1. Offset 0 is the place before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The log's incarnation; a later one is higher.
+    pub epoch: u64,
+    /// The entry's number in its epoch.
+    pub offset: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.offset)
+    }
+}
+
+/// How an entry came into the log; the queue decides it, so that every node reads the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// New records. The first such entry of an epoch seals it: what was replayed before is complete.
+    New,
+    /// Records of an earlier epoch, before the seal: in the order of their earlier places, not of these.
+    Replayed,
+    /// Records of an earlier epoch, behind the seal: in the order in which they come.
+    ReplayedLate,
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place.
+    pub position: Position,
+    /// How it came.
+    pub kind: Kind,
+    /// Its records.
+    pub content: Content,
+}
+
+/// How safe an append is before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It is in the log.
+    #[default]
+    Log,
+    /// So many replicas have it too.
+    Replicas(u8),
+}
+
+/// The question with which a publisher joins the shard's epoch or starts the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The furthest place the caller knows of. A log that ends before it has lost something: a new epoch.
+    pub seen: Position,
+    /// The origins whose last seq is wanted.
+    pub origins: Vec<u64>,
+    /// Whether the last seqs of all origins are wanted.
+    pub all_origins: bool,
+    /// How long a new epoch that follows on another takes replays only.
+    pub grace: Duration,
+}
+
+/// The last of an origin's records that the log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginLast {
+    /// The origin.
+    pub origin: u64,
+    /// Its last seq.
+    pub seq: u64,
+    /// The entry with that record.
+    pub position: Position,
+}
+
+/// The answer to [`Open`], read at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The last entry; its epoch is the current one.
+    pub tail: Position,
+    /// Whether an entry of [`Kind::New`] is in the epoch.
+    pub sealed: bool,
+    /// How long the epoch still takes nothing but replays.
+    pub grace: Duration,
+    /// Of the origins that were asked for, those that the log knows.
+    pub origins: Vec<OriginLast>,
+}
+
+/// One append.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The epoch that the caller has opened.
+    pub epoch: u64,
+    /// The furthest offset the caller knows of in that epoch; a log that ends before it is fenced.
+    pub seen_offset: u64,
+    /// The last seq of the origin that the log holds, as the caller knows it.
+    pub prev: u64,
+    /// The records; none: only seals the epoch.
+    pub batch: Arc<Batch>,
+    /// When it is answered.
+    pub durability: Durability,
+}
+
+/// The answer to [`Append`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is in the log.
+    Stored {
+        /// Where.
+        position: Position,
+        /// As what.
+        kind: Kind,
+    },
+    /// It was there already: the answer to an earlier attempt was lost.
+    Have(OriginLast),
+    /// The log holds another last seq of the origin than the caller thought.
+    Gap,
+    /// Not now: the epoch takes only replays for so long, or the slowest reader must catch up.
+    Wait(Duration),
+    /// The epoch is over: open again.
+    Fenced,
+}
+
+/// What a node writes into its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The node.
+    pub node: NodeId,
+    /// Its boot; a lease belongs to a boot.
+    pub boot: Boot,
+    /// What others read: the node's public address and the like. No secrets.
+    pub text: String,
+    /// How long the lease lasts.
+    pub ttl: Duration,
+}
+
+/// The answer to [`Claim`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The lease is this boot's for another time to live.
+    Held,
+    /// Another boot holds it.
+    Other {
+        /// What it wrote: its boot and its text.
+        holder: String,
+        /// How long its lease still lasts.
+        left: Duration,
+    },
+}
+
+/// Why a call to the queue failed. Divides by what the caller does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerError {
+    /// It has not happened and will not: it may be done differently.
+    NotDone(String),
+    /// It may have happened: the same again, or ask.
+    Unknown(String),
+    /// It can never work: the node must not start.
+    Refused(String),
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (BrokerError::NotDone(text) | BrokerError::Unknown(text) | BrokerError::Refused(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for BrokerError {}
+
+/// A message queue.
+///
+/// Every call answers within a few seconds, whatever the queue does, and is dropped without harm while it waits.
+pub trait Broker: Send + Sync + 'static {
+    /// Reaches the queue, and makes sure that the whole cluster has the same number of shards.
+    fn join(&self, shards: u16) -> Pending<'_, ()>;
+
+    /// Joins the shard's epoch or starts the next.
+    fn open(&self, shard: u16, open: Open) -> Pending<'_, Opened>;
+
+    /// Appends a batch.
+    fn append(&self, shard: u16, append: Append) -> Pending<'_, Appended>;
+
+    /// At most `entries_max` entries that follow `after`, in order. An entry may be missing only because it is gone.
+    fn read(&self, shard: u16, after: Position, entries_max: usize) -> Pending<'_, Vec<Entry>>;
+
+    /// From now on brings the shard's new entries. Some may be missing; who cares sees it by the offsets.
+    fn subscribe(&self, shard: u16) -> Pending<'_, Live>;
+
+    /// Takes or renews a node's lease.
+    fn claim(&self, claim: Claim) -> Pending<'_, Claimed>;
+
+    /// Gives a node's lease up, if it is this boot's.
+    fn release(&self, node: NodeId, boot: Boot) -> Pending<'_, ()>;
+
+    /// Whether what was stored can never be lost while the node lives, so that nothing is kept for a replay.
+    fn keeps_data(&self) -> bool;
+
+    /// Whether the queue wants records as values; otherwise it wants them encoded.
+    fn takes_values(&self) -> bool;
+}
+
+/// New entries of a shard as they come.
+#[derive(Debug)]
+pub struct Live {
+    entries: Option<mpsc::Receiver<Entry>>,
+    nudge: Arc<Notify>,
+    progress: Option<Arc<memory::Progress>>,
+}
+
+/// What [`Live::next`] brings.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// An entry.
+    Entry(Entry),
+    /// There may be something to read.
+    Nudge,
+    /// Nothing more will come: subscribe again.
+    Ended,
+}
+
+impl Live {
+    /// Entries that come through a channel; `nudge` is notified when one may have been missed.
+    pub fn channel(entries: mpsc::Receiver<Entry>, nudge: Arc<Notify>) -> Self {
+        Self { entries: Some(entries), nudge, progress: None }
+    }
+
+    /// Only nudges; the reader's progress is told to the queue.
+    pub fn nudges(nudge: Arc<Notify>, progress: Arc<memory::Progress>) -> Self {
+        Self { entries: None, nudge, progress: Some(progress) }
+    }
+
+    /// Waits for the next news. Nothing is lost when this is dropped.
+    pub async fn next(&mut self) -> News {
+        let Some(entries) = &mut self.entries else {
+            self.nudge.notified().await;
+            return News::Nudge;
+        };
+        tokio::select! {
+            biased;
+            entry = entries.recv() => entry.map_or(News::Ended, News::Entry),
+            () = self.nudge.notified() => News::Nudge,
+        }
+    }
+
+    /// Tells the queue that the reader has everything up to here.
+    pub fn passed(&self, position: Position) {
+        if let Some(progress) = &self.progress {
+            progress.set(position);
+        }
+    }
+}
+
+/// Now on the monotonic clock that tokio's timers follow, so that a test may run in virtual time.
+pub(crate) fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}

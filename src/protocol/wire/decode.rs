@@ -14,7 +14,7 @@ use crate::model::{
 const SOURCE_BYTES_MIN: usize = 18;
 
 /// Reads what [`super::encode_record`] wrote. A tail behind the fields that are known is passed over.
-pub(super) fn decode_record(bytes: Bytes) -> Result<Record, RecordError> {
+pub fn decode_record(bytes: Bytes) -> Result<Record, RecordError> {
     let mut reader = Reader::new(bytes);
     Ok(match reader.byte()? {
         kind::PUBLICATION => Record::Publication(publication(&mut reader)?),

@@ -25,7 +25,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-pub use self::encode::encode_record;
+pub use self::{decode::decode_record, encode::encode_record};
 use crate::{limits::WIRE_BATCH_BYTES_MAX, model::Record};
 
 /// The version this node writes. It also reads the one before.

@@ -1,0 +1,97 @@
+//! The task that appends: asks the publisher for its next step, awaits it, hands the answer back.
+//!
+//! Invariants: one call to the queue at a time; submitters are told while a call is on its way, so that a queue that
+//! hangs holds nobody longer than the bound.
+
+use std::{rc::Rc, time::Duration, time::Instant};
+
+use super::{Shard, publisher::Step};
+use crate::{
+    broker::{BrokerError, Pending, now},
+    metrics::Count,
+};
+
+/// A queue answers within this; if its implementation does not, the outcome is unknown.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(shard: Rc<Shard>) {
+    let broker = shard.common.broker.clone();
+    loop {
+        let step = shard.step();
+        shard.tell().await;
+        match step {
+            Step::Wait(until) => shard.pause(until).await,
+            Step::Open(open) => {
+                let answer = shard.during(broker.open(shard.number, open)).await;
+                let mut publisher = shard.publisher.borrow_mut();
+                match answer {
+                    Ok(opened) => publisher.opened(&opened, now(), &mut shard.told.borrow_mut()),
+                    Err(error) => shard.failed(&mut publisher, &error),
+                }
+            }
+            Step::Append(append) => {
+                let answer = shard.during(broker.append(shard.number, append)).await;
+                let mut publisher = shard.publisher.borrow_mut();
+                match answer {
+                    Ok(appended) => publisher.appended(appended, now(), &mut shard.told.borrow_mut()),
+                    Err(error) => shard.failed(&mut publisher, &error),
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn step(&self) -> Step {
+        let now = now();
+        let mut publisher = self.publisher.borrow_mut();
+        publisher.expire(now, &mut self.told.borrow_mut());
+        self.common.counters.set(Count::LogPendingBytes, publisher.pending_bytes() as u64);
+        if publisher.take_window_cut() {
+            tracing::warn!(shard = self.number, "the replay window is shorter than its age: its bytes are full");
+        }
+        // A lease that may have run out is renewed first: another node may be about to take this one's place.
+        match self.common.lease.borrow().is_valid(now) {
+            true => publisher.step(now),
+            false => Step::Wait(publisher.deadline()),
+        }
+    }
+
+    fn failed(&self, publisher: &mut super::publisher::Publisher, error: &BrokerError) {
+        tracing::debug!(shard = self.number, %error, "a call to the queue failed");
+        publisher.failed(error, now());
+    }
+
+    /// Waits for work or the instant. The health is looked at now and then, whatever happens.
+    async fn pause(&self, until: Option<Instant>) {
+        tokio::select! {
+            () = self.work.notified() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    /// Awaits a call, and tells those whose time runs out meanwhile.
+    async fn during<T>(&self, call: Pending<'_, T>) -> Result<T, BrokerError> {
+        let mut call = std::pin::pin!(tokio::time::timeout(CALL_TIMEOUT, call));
+        loop {
+            let deadline = self.publisher.borrow().deadline();
+            tokio::select! {
+                biased;
+                answer = &mut call => {
+                    return answer.unwrap_or_else(|_| Err(BrokerError::Unknown("no answer in time".to_owned())));
+                }
+                () = sleep_until(deadline) => {
+                    self.publisher.borrow_mut().expire(now(), &mut self.told.borrow_mut());
+                    self.tell().await;
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,522 @@
+//! The writing half of a shard: what is appended next, and what an answer of the queue means.
+//!
+//! One call to the queue at a time; what gathers meanwhile is the next batch. A batch whose outcome is unknown is
+//! offered again, unchanged, until the queue says what became of it; only then does the next one follow. After a
+//! fence comes first what the new epoch lacks of the replay window.
+//!
+//! Invariants: a seq belongs to one record for ever, and seqs have no holes; a submitter is told `Ok` only when its
+//! record is in the log, and exactly once. No clock, no I/O.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    pending::{PendingRecords, Waiting},
+    window::Window,
+};
+use crate::{
+    broker::{Append, Appended, Batch, Body, BrokerError, Durability, Kind, Open, Opened, OriginLast, Position},
+    limits::{LOG_DOWN_AFTER, LOG_GRACE, LOG_ORIGIN_IDLE_MAX, LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX},
+    model::{AckTo, RecordId, Refusal},
+};
+
+/// A publisher's bounds; see [`crate::limits::QueueLimits`].
+#[derive(Clone, Debug)]
+pub struct PublisherSettings {
+    /// Records that wait or whose outcome is unknown, in bytes.
+    pub pending_bytes_max: usize,
+    /// How long a submitter waits for an answer.
+    pub pending_timeout: Duration,
+    /// One append, in bytes.
+    pub batch_bytes_max: usize,
+    /// One append, in records.
+    pub batch_records_max: usize,
+    /// How long what was acknowledged is kept.
+    pub replay_window: Duration,
+    /// The same in bytes; 0: nothing is kept.
+    pub replay_bytes_max: usize,
+}
+
+/// What the publisher wants done.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Open the epoch; the answer goes to [`Publisher::opened`] or [`Publisher::failed`].
+    Open(Open),
+    /// Append; the answer goes to [`Publisher::appended`] or [`Publisher::failed`].
+    Append(Append),
+    /// Nothing before this instant, unless something happens.
+    Wait(Option<Instant>),
+}
+
+/// What came out of a call, for submitters and counters.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Submitters and what they are told, in order.
+    pub outcomes: Vec<(AckTo, Result<RecordId, Refusal>)>,
+    /// Records that came into the log.
+    pub appended: u64,
+    /// Records that came into the log again.
+    pub replayed: u64,
+    /// Records refused.
+    pub refused: u64,
+    /// New epochs met.
+    pub epochs: u64,
+}
+
+/// A batch on its way, or of unknown outcome.
+#[derive(Debug)]
+struct Flying {
+    batch: Arc<Batch>,
+    submitters: Vec<(AckTo, Instant)>,
+    /// Submitters before this one have been told that the outcome is unknown.
+    told: usize,
+    /// An attempt was made whose outcome is unknown.
+    unknown: bool,
+    /// Where it was heard: then it was in the log, even if that epoch is over.
+    heard: Option<Position>,
+}
+
+/// The call that is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Open,
+    Replay { origin: u64, first_seq: u64, last_seq: u64 },
+    Batch,
+    Seal,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Publisher {
+    settings: PublisherSettings,
+    durability: Durability,
+    /// Nothing new is taken; what waits is appended.
+    closing: bool,
+    /// The node does not hold its id: nothing is taken and nothing appended.
+    suspended: bool,
+    /// Draws origins.
+    seed: u64,
+    origin: u64,
+    /// The seq of the next record that goes into a batch.
+    next_seq: u64,
+    /// The current epoch, 0 before the first; whether it still stands; whether it is sealed.
+    epoch: u64,
+    is_open: bool,
+    sealed: bool,
+    /// The furthest place known.
+    seen: Position,
+    /// What the log holds of this publisher's origins.
+    lasts: HashMap<u64, u64>,
+    pending: PendingRecords,
+    flying: Option<Flying>,
+    window: Window,
+    call: Option<Call>,
+    /// No batch before this.
+    hold_until: Option<Instant>,
+    /// No call before this, and the pause after the next failure.
+    retry_at: Option<Instant>,
+    retry: Duration,
+    failing_since: Option<Instant>,
+    /// When the queue last answered, and when something last came into the log.
+    answered_at: Option<Instant>,
+    stored_at: Option<Instant>,
+    /// Fences in a row.
+    fences: u32,
+}
+
+impl Publisher {
+    /// A publisher whose origins are drawn from `seed`, which must be random.
+    pub fn new(settings: PublisherSettings, durability: Durability, seed: u64) -> Self {
+        let mut publisher = Self {
+            settings,
+            durability,
+            closing: false,
+            suspended: false,
+            seed,
+            origin: 0,
+            next_seq: 1,
+            epoch: 0,
+            is_open: false,
+            sealed: false,
+            seen: Position::default(),
+            lasts: HashMap::new(),
+            pending: PendingRecords::default(),
+            flying: None,
+            window: Window::default(),
+            call: None,
+            hold_until: None,
+            retry_at: None,
+            retry: LOG_RETRY_MIN,
+            failing_since: None,
+            answered_at: None,
+            stored_at: None,
+            fences: 0,
+        };
+        publisher.take_new_origin();
+        publisher
+    }
+
+    /// Takes a record in, or says why not.
+    pub fn offer(&mut self, body: Body, to: AckTo, now: Instant) -> Result<(), (AckTo, Refusal)> {
+        let is_away = |since: Instant| now.saturating_duration_since(since) >= self.settings.pending_timeout;
+        let refusal = if self.closing || self.suspended {
+            Refusal::Stopping
+        } else if self.failing_since.is_some_and(is_away) {
+            Refusal::QueueUnavailable
+        } else if self.pending_bytes() + body.cost() > self.settings.pending_bytes_max {
+            Refusal::QueueFull
+        } else {
+            self.pending.push(Waiting { body, to, since: now });
+            return Ok(());
+        };
+        Err((to, refusal))
+    }
+
+    /// What is to be done now. The caller does it and answers, before it asks again.
+    pub fn step(&mut self, now: Instant) -> Step {
+        if self.call.is_some() || self.suspended {
+            return Step::Wait(self.deadline());
+        }
+        if let Some(until) = self.retry_at.filter(|until| *until > now) {
+            return Step::Wait(earliest(Some(until), self.deadline()));
+        }
+        if !self.is_open || self.check_at().is_none_or(|at| at <= now) {
+            return self.open();
+        }
+        if let Some(replay) = self.window.next_replay(|origin| last_of(&self.lasts, origin), &self.settings) {
+            return self.append_replay(replay);
+        }
+        self.step_open(now)
+    }
+
+    /// The next step when the epoch is open and holds everything of the window.
+    fn step_open(&mut self, now: Instant) -> Step {
+        let has_work = self.flying.is_some() || !self.pending.is_empty() || !self.sealed;
+        if !has_work {
+            return Step::Wait(earliest(self.check_at(), self.deadline()));
+        }
+        if let Some(until) = self.hold_until.filter(|until| *until > now) {
+            return Step::Wait(earliest(Some(until), earliest(self.check_at(), self.deadline())));
+        }
+        if self.flying.is_none() {
+            self.form_batch(now);
+        }
+        match &self.flying {
+            Some(flying) => self.append(Call::Batch, flying.batch.clone()),
+            None => self.append(Call::Seal, Arc::new(Batch::new(self.origin, self.next_seq, Vec::new()))),
+        }
+    }
+
+    fn open(&mut self) -> Step {
+        let mut origins = self.window.origins();
+        origins.extend(self.flying.iter().map(|flying| flying.batch.origin));
+        origins.push(self.origin);
+        origins.sort_unstable();
+        origins.dedup();
+        self.call = Some(Call::Open);
+        Step::Open(Open { seen: self.seen, origins, all_origins: false, grace: LOG_GRACE })
+    }
+
+    fn append_replay(&mut self, replay: Batch) -> Step {
+        let call = Call::Replay { origin: replay.origin, first_seq: replay.first_seq, last_seq: replay.last_seq() };
+        self.append(call, Arc::new(replay))
+    }
+
+    fn append(&mut self, call: Call, batch: Arc<Batch>) -> Step {
+        self.call = Some(call);
+        let seen_offset = if self.seen.epoch == self.epoch { self.seen.offset } else { 0 };
+        let prev = last_of(&self.lasts, batch.origin);
+        Step::Append(Append { epoch: self.epoch, seen_offset, prev, batch, durability: self.durability })
+    }
+
+    fn form_batch(&mut self, now: Instant) {
+        let taken = self.pending.take(self.settings.batch_bytes_max, self.settings.batch_records_max);
+        if taken.is_empty() {
+            return;
+        }
+        // The queue may have forgotten an origin that was idle for long, so that a new one is the honest way on.
+        let is_idle = |at: Instant| now.saturating_duration_since(at) > LOG_ORIGIN_IDLE_MAX;
+        if self.window.is_empty() && self.stored_at.is_some_and(is_idle) {
+            self.take_new_origin();
+        }
+        let (bodies, submitters): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|waiting| (waiting.body, (waiting.to, waiting.since))).unzip();
+        let batch = Arc::new(Batch::new(self.origin, self.next_seq, bodies));
+        self.next_seq = batch.last_seq() + 1;
+        self.flying = Some(Flying { batch, submitters, told: 0, unknown: false, heard: None });
+    }
+
+    /// The answer to [`Step::Open`].
+    pub fn opened(&mut self, opened: &Opened, now: Instant, told: &mut Told) {
+        self.call = None;
+        self.succeed(now);
+        let is_new = opened.tail.epoch != self.epoch;
+        told.epochs += u64::from(is_new && self.epoch != 0);
+        self.seen = self.seen.max(opened.tail);
+        (self.epoch, self.sealed) = (opened.tail.epoch, opened.sealed);
+        self.is_open = self.epoch == self.seen.epoch;
+        self.hold_until = (!opened.grace.is_zero()).then(|| now + opened.grace);
+        let lacks_some = self.learn_lasts(&opened.origins);
+        self.settle_flying(&opened.origins, now, told);
+        if is_new || lacks_some {
+            self.window.rewind();
+        }
+        if last_of(&self.lasts, self.origin) >= self.next_seq {
+            // The log holds a seq that was never given out: what was thought undone was done.
+            self.take_new_origin();
+        }
+    }
+
+    /// Notes what the log holds; whether it is less than was thought.
+    fn learn_lasts(&mut self, origins: &[OriginLast]) -> bool {
+        let lasts: HashMap<u64, u64> = origins.iter().map(|last| (last.origin, last.seq)).collect();
+        let before = std::mem::replace(&mut self.lasts, lasts);
+        before.iter().any(|(origin, last)| last_of(&self.lasts, *origin) < *last)
+    }
+
+    /// An epoch was opened: what of the batch on its way?
+    fn settle_flying(&mut self, origins: &[OriginLast], now: Instant, told: &mut Told) {
+        let Some(flying) = &self.flying else { return };
+        let last = origins.iter().find(|last| last.origin == flying.batch.origin);
+        match (last, flying.heard) {
+            (Some(last), _) if last.seq >= flying.batch.last_seq() => {
+                let place = place_of(*last, flying.batch.last_seq());
+                self.stored(place, now, told);
+            }
+            // It was in an epoch that is gone: it belongs to the window, and its turn comes with its place.
+            (_, Some(place)) => self.stored(place, now, told),
+            _ => {}
+        }
+    }
+
+    /// The answer to [`Step::Append`].
+    pub fn appended(&mut self, appended: Appended, now: Instant, told: &mut Told) {
+        let Some(call) = self.call.take() else { return };
+        self.succeed(now);
+        match appended {
+            Appended::Stored { position, kind } => self.took(call, position, kind, now, told),
+            Appended::Have(last) => self.had(call, last, now, told),
+            Appended::Wait(pause) => self.hold_until = Some(now + pause),
+            Appended::Fenced | Appended::Gap => self.fence(now),
+        }
+    }
+
+    fn fence(&mut self, now: Instant) {
+        self.is_open = false;
+        self.fences += 1;
+        if self.fences > 2 {
+            // Opened and fenced, again and again: something else is at work; do not join in.
+            self.retry_at = Some(now + LOG_RETRY_MIN);
+        }
+    }
+
+    fn took(&mut self, call: Call, position: Position, kind: Kind, now: Instant, told: &mut Told) {
+        self.fences = 0;
+        self.seen = self.seen.max(position);
+        self.sealed |= kind == Kind::New;
+        match call {
+            Call::Open | Call::Seal => {}
+            Call::Batch => self.stored(position, now, told),
+            Call::Replay { origin, first_seq, last_seq } => {
+                told.replayed += last_seq + 1 - first_seq;
+                let late = (kind == Kind::ReplayedLate).then_some(position);
+                self.replayed(origin, last_seq, late, now);
+            }
+        }
+    }
+
+    fn had(&mut self, call: Call, last: OriginLast, now: Instant, told: &mut Told) {
+        match call {
+            Call::Open | Call::Seal => {}
+            Call::Batch => {
+                let Some(flying) = &self.flying else { return };
+                let place = place_of(last, flying.batch.last_seq());
+                self.stored(place, now, told);
+            }
+            Call::Replay { origin, last_seq, .. } => self.replayed(origin, last_seq, None, now),
+        }
+    }
+
+    fn replayed(&mut self, origin: u64, last_seq: u64, late: Option<Position>, now: Instant) {
+        self.stored_at = Some(now);
+        self.lasts.insert(origin, last_seq);
+        self.window.replayed(origin, last_seq, late, now);
+    }
+
+    /// The batch on its way is in the log.
+    fn stored(&mut self, place: Position, now: Instant, told: &mut Told) {
+        let Some(flying) = self.flying.take() else { return };
+        let Batch { origin, first_seq, .. } = *flying.batch;
+        self.stored_at = Some(now);
+        self.sealed |= place.epoch == self.epoch;
+        let last = self.lasts.entry(origin).or_default();
+        if place.epoch == self.epoch {
+            *last = (*last).max(flying.batch.last_seq());
+        }
+        told.appended += flying.batch.bodies.len() as u64;
+        let ids = (first_seq..).map(|seq| RecordId { origin, seq });
+        let answers = flying.submitters.into_iter().zip(ids).skip(flying.told);
+        told.outcomes.extend(answers.map(|((to, _), id)| (to, Ok(id))));
+        self.window.keep(flying.batch, place, now, &self.settings);
+    }
+
+    /// A call failed.
+    pub fn failed(&mut self, error: &BrokerError, now: Instant) {
+        let call = self.call.take();
+        let is_unknown = matches!(error, BrokerError::Unknown(_));
+        if call == Some(Call::Batch) {
+            match &mut self.flying {
+                Some(flying) if is_unknown => flying.unknown = true,
+                Some(flying) if !flying.unknown => self.unform_batch(),
+                _ => {}
+            }
+        }
+        self.failing_since.get_or_insert(now);
+        self.retry_at = Some(now + self.retry);
+        self.retry = (self.retry * 2).min(LOG_RETRY_MAX);
+    }
+
+    /// The batch never left: its records wait again, its seqs are free.
+    fn unform_batch(&mut self) {
+        let Some(flying) = self.flying.take() else { return };
+        self.next_seq = flying.batch.first_seq;
+        let waiting = flying.batch.bodies.iter().zip(flying.submitters).skip(flying.told);
+        let waiting: Vec<_> = waiting.map(|(body, (to, since))| Waiting { body: body.clone(), to, since }).collect();
+        self.pending.put_back(waiting.into_iter());
+    }
+
+    fn succeed(&mut self, now: Instant) {
+        self.answered_at = Some(now);
+        self.failing_since = None;
+        self.retry_at = None;
+        self.retry = LOG_RETRY_MIN;
+    }
+
+    /// The receiver has an entry; `last` is its origin and last seq.
+    pub fn observed(&mut self, position: Position, kind: Kind, last: Option<(u64, u64)>) {
+        self.seen = self.seen.max(position);
+        self.is_open &= position.epoch <= self.epoch;
+        self.sealed |= position.epoch == self.epoch && kind == Kind::New;
+        if let (Some(flying), Some(last)) = (&mut self.flying, last)
+            && last == (flying.batch.origin, flying.batch.last_seq())
+        {
+            flying.heard = Some(position);
+        }
+    }
+
+    /// Answers those who have waited too long, and lets the window go of what is old.
+    pub fn expire(&mut self, now: Instant, told: &mut Told) {
+        let timeout = self.settings.pending_timeout;
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= timeout;
+        if let Some(flying) = &mut self.flying {
+            while let Some((to, _)) = flying.submitters.get(flying.told).filter(|(_, since)| is_over(*since)) {
+                told.refuse(to.clone(), Refusal::Unknown);
+                flying.told += 1;
+            }
+        }
+        while self.pending.oldest().is_some_and(is_over) {
+            let waiting = self.pending.pop().map(|waiting| waiting.to);
+            waiting.into_iter().for_each(|to| told.refuse(to, Refusal::QueueUnavailable));
+        }
+        self.window.expire(now, &self.settings);
+    }
+
+    /// When [`Publisher::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let flying = self.flying.as_ref().and_then(|flying| flying.submitters.get(flying.told));
+        let oldest = earliest(flying.map(|(_, since)| *since), self.pending.oldest());
+        oldest.map(|since| since + self.settings.pending_timeout)
+    }
+
+    /// The node has lost its id: everybody who waits is refused, and nothing is appended until [`Publisher::resume`].
+    pub fn suspend(&mut self, told: &mut Told) {
+        self.suspended = true;
+        if let Some(flying) = self.flying.take() {
+            let may_be_stored = flying.unknown || self.call == Some(Call::Batch);
+            let refusal = if may_be_stored { Refusal::Unknown } else { Refusal::Stopping };
+            flying.submitters.into_iter().skip(flying.told).for_each(|(to, _)| told.refuse(to, refusal));
+        }
+        while let Some(waiting) = self.pending.pop() {
+            told.refuse(waiting.to, Refusal::Stopping);
+        }
+    }
+
+    /// The node holds its id again: a new origin, because others may have taken it for gone.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.suspended) {
+            self.is_open = false;
+            self.take_new_origin();
+        }
+    }
+
+    /// Takes nothing new; what waits is still appended.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether nothing waits and nothing is on its way.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.flying.is_none()
+    }
+
+    /// Whether the queue has been failing for long enough to say so.
+    pub fn is_down(&self, now: Instant) -> bool {
+        self.failing_since.is_some_and(|since| now.saturating_duration_since(since) >= LOG_DOWN_AFTER)
+    }
+
+    /// What waits or is on its way, in bytes.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes() + self.flying.as_ref().map_or(0, |flying| flying.batch.bytes)
+    }
+
+    /// Whether the window was cut shorter than its age since this was last asked.
+    pub fn take_window_cut(&mut self) -> bool {
+        std::mem::take(&mut self.window.cut)
+    }
+
+    /// When an idle publisher makes sure that its epoch still stands.
+    fn check_at(&self) -> Option<Instant> {
+        self.answered_at.map(|at| at + LOG_SILENCE_MAX)
+    }
+
+    fn take_new_origin(&mut self) {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.origin = mix(self.seed);
+        self.next_seq = 1;
+    }
+}
+
+impl Told {
+    fn refuse(&mut self, to: AckTo, refusal: Refusal) {
+        self.refused += 1;
+        self.outcomes.push((to, Err(refusal)));
+    }
+}
+
+/// The place of the batch that ends with `last_seq`. Of an older one only the epoch is known.
+fn place_of(last: OriginLast, last_seq: u64) -> Position {
+    let offset = if last.seq == last_seq { last.position.offset } else { 0 };
+    Position { epoch: last.position.epoch, offset }
+}
+
+fn last_of(lasts: &HashMap<u64, u64>, origin: u64) -> u64 {
+    lasts.get(&origin).copied().unwrap_or(0)
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// SplitMix64's finalizer (<https://prng.di.unimi.it/splitmix64.c>); 0 is no origin.
+fn mix(seed: u64) -> u64 {
+    let mut z = seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)).max(1)
+}

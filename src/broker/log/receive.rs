@@ -1,0 +1,181 @@
+//! The task that reads: subscribes, hears the retained log, then follows the live entries, and reads from the cursor
+//! whenever something may be missing.
+//!
+//! Invariants: subscribed before the tail is asked for, so that nothing falls between the two; while the node does
+//! not take events, nothing is read.
+
+use std::{rc::Rc, time::Duration};
+
+use super::{
+    LogEvent, Shard,
+    receiver::{Harvest, Heard, Receiver, Verdict},
+};
+use crate::{
+    broker::{Live, News, Open, Opened, Pending, Position},
+    limits::{
+        LOG_GRACE, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES_MAX, LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN,
+    },
+    metrics::Count,
+};
+
+/// Entries of the first page; from then on pages aim at their bytes.
+const FIRST_PAGE_ENTRIES: usize = 16;
+
+pub(super) async fn run(shard: Rc<Shard>) {
+    let mut reading = Reading {
+        receiver: Receiver::new(shard.common.settings.limits.replay_bytes_max),
+        page_entries: FIRST_PAGE_ENTRIES,
+        shard,
+    };
+    loop {
+        let shard = reading.shard.clone();
+        let live = shard.insist(|| shard.common.broker.subscribe(shard.number)).await;
+        if reading.receiver.is_warm() {
+            reading.warm_up().await;
+        }
+        reading.follow(live).await;
+    }
+}
+
+struct Reading {
+    shard: Rc<Shard>,
+    receiver: Receiver,
+    page_entries: usize,
+}
+
+impl Reading {
+    /// Hears the retained log up to the tail that it has now.
+    async fn warm_up(&mut self) {
+        let shard = self.shard.clone();
+        let open = Open { seen: Position::default(), origins: Vec::new(), all_origins: true, grace: LOG_GRACE };
+        let opened: Opened = shard.insist(|| shard.common.broker.open(shard.number, open.clone())).await;
+        while self.receiver.cursor() < opened.tail && self.read_page().await > 0 {}
+        self.receiver.warmed(opened.tail, &opened.origins);
+        let unready = shard.common.unready.get() - 1;
+        shard.common.unready.set(unready);
+        if unready == 0 {
+            shard.common.events.send(LogEvent::Ready).await;
+        }
+    }
+
+    /// Takes live entries until the subscription ends.
+    async fn follow(&mut self, mut live: Live) {
+        let mut silence = LOG_SILENCE_MIN;
+        // What came between the last read and the subscription.
+        self.catch_up().await;
+        loop {
+            live.passed(self.receiver.cursor());
+            let news = tokio::select! {
+                biased;
+                news = live.next() => news,
+                () = tokio::time::sleep(silence) => {
+                    let found = self.catch_up().await;
+                    silence = if found { LOG_SILENCE_MIN } else { (silence * 2).min(LOG_SILENCE_MAX) };
+                    continue;
+                }
+            };
+            silence = LOG_SILENCE_MIN;
+            match news {
+                News::Entry(entry) => {
+                    let mut harvest = Harvest::default();
+                    let verdict = self.receiver.live(entry, &mut harvest);
+                    self.hand_on(harvest).await;
+                    if verdict == Verdict::Behind && self.catch_up().await {
+                        self.shard.common.counters.inc(Count::LogCatchUps);
+                    }
+                }
+                News::Nudge => {
+                    self.catch_up().await;
+                }
+                News::Ended => return,
+            }
+        }
+    }
+
+    /// Reads to the end of the log; whether there was anything.
+    async fn catch_up(&mut self) -> bool {
+        let mut found = false;
+        loop {
+            let wanted = self.page_entries;
+            let count = self.read_page().await;
+            found |= count > 0;
+            if count < wanted {
+                return found;
+            }
+        }
+    }
+
+    /// Reads the next page from the cursor; how many entries it had.
+    async fn read_page(&mut self) -> usize {
+        let (shard, after, wanted) = (self.shard.clone(), self.receiver.cursor(), self.page_entries);
+        let entries = shard.insist(|| shard.common.broker.read(shard.number, after, wanted)).await;
+        let (count, bytes) = (entries.len(), entries.iter().map(|entry| entry.content.bytes()).sum());
+        self.page_entries = next_page(wanted, count, bytes);
+        let mut harvest = Harvest::default();
+        self.receiver.page(entries, &mut harvest);
+        self.hand_on(harvest).await;
+        count
+    }
+
+    /// Counts, tells the publisher, and hands the records to the node.
+    async fn hand_on(&self, harvest: Harvest) {
+        let shard = &self.shard;
+        let counters = &shard.common.counters;
+        counters.add(Count::LogDuplicate, harvest.duplicates);
+        counters.add(Count::LogPoison, harvest.poison.len() as u64);
+        for poison in &harvest.poison {
+            tracing::error!(shard = shard.number, "passed over {poison}");
+        }
+        if !harvest.marks.is_empty() {
+            let mut publisher = shard.publisher.borrow_mut();
+            harvest.marks.iter().for_each(|(position, kind, last)| publisher.observed(*position, *kind, *last));
+        }
+        let warm = self.receiver.is_warm();
+        let mut events = Vec::with_capacity(harvest.heard.len());
+        for heard in harvest.heard {
+            events.push(match heard {
+                Heard::Record(id, record) => LogEvent::Heard { id, record, warm },
+                Heard::Lost => self.lost(),
+            });
+        }
+        counters.add(Count::LogHeard, events.len() as u64);
+        shard.common.events.send_all(&mut events).await;
+    }
+
+    fn lost(&self) -> LogEvent {
+        let (shard, cursor) = (self.shard.number, self.receiver.cursor());
+        tracing::error!(shard, %cursor, "the queue has lost records for good; subscribers are told");
+        self.shard.common.counters.inc(Count::LogLost);
+        LogEvent::Lost { shard }
+    }
+}
+
+impl Shard {
+    /// Repeats a call until it succeeds.
+    async fn insist<'a, T>(&'a self, call: impl Fn() -> Pending<'a, T>) -> T {
+        let mut pause = LOG_RETRY_MIN;
+        loop {
+            match tokio::time::timeout(CALL_TIMEOUT, call()).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(error)) => tracing::debug!(shard = self.number, %error, "reading the queue failed"),
+                Err(_) => tracing::debug!(shard = self.number, "reading the queue took too long"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOG_RETRY_MAX);
+        }
+    }
+}
+
+/// See the same in the publishing task.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many entries the next page asks for, after one of `count` entries and `bytes`.
+fn next_page(wanted: usize, count: usize, bytes: usize) -> usize {
+    if bytes > LOG_PAGE_BYTES {
+        (wanted / 2).max(1)
+    } else if count == wanted && bytes < LOG_PAGE_BYTES / 4 {
+        (wanted * 2).min(LOG_PAGE_ENTRIES_MAX)
+    } else {
+        wanted
+    }
+}

@@ -1,0 +1,247 @@
+//! The reading half of a shard: which entries are new, and in which order their records are heard.
+//!
+//! Entries come live or in pages read from the cursor. What is behind the cursor is dropped, what is ahead of it says
+//! that a page must be read. A record is heard once, by its origin and seq. Records that publishers bring over from
+//! an epoch that is gone are held back until the new epoch is sealed and then heard in the order of their earlier
+//! places: so every node hears the same order, whoever was quicker.
+//!
+//! Invariants: the cursor only moves on; per origin, seqs are heard in ascending order, and every hole is told as a
+//! loss, once. What comes from the queue is not trusted and never panics. No clock, no I/O.
+
+use std::collections::HashMap;
+
+use crate::{
+    broker::{Entry, Kind, OriginLast, Position, Records},
+    limits::LOG_ORIGINS_MAX,
+    model::{Record, RecordId},
+    protocol::wire::{self, LogPosition},
+};
+
+/// What becomes of a live entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It followed on the cursor.
+    Taken,
+    /// It is behind the cursor.
+    Old,
+    /// Something before it is missing: read from the cursor.
+    Behind,
+}
+
+/// What is heard, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A record.
+    Record(RecordId, Record),
+    /// Records are lost for good at this place.
+    Lost,
+}
+
+/// An entry that was taken: where, how, and the origin and last seq of its records.
+pub type Mark = (Position, Kind, Option<(u64, u64)>);
+
+/// What came out of some entries.
+#[derive(Debug, Default)]
+pub struct Harvest {
+    /// What is heard.
+    pub heard: Vec<Heard>,
+    /// The entries that were taken.
+    pub marks: Vec<Mark>,
+    /// Records that had been heard before.
+    pub duplicates: u64,
+    /// Batches and records that could not be read.
+    pub poison: Vec<String>,
+}
+
+/// A replayed record that waits for the seal.
+#[derive(Debug)]
+struct Held {
+    place: LogPosition,
+    id: RecordId,
+    /// None if it cannot be read.
+    record: Option<Record>,
+}
+
+/// The last seq heard of an origin, and when, in entries.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    seq: u64,
+    touched: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Receiver {
+    cursor: Option<Position>,
+    origins: HashMap<u64, Last>,
+    /// Entries taken.
+    entries: u64,
+    held: Vec<Held>,
+    held_bytes: usize,
+    held_bytes_max: usize,
+    /// Filling its tables from the retained log: nothing in it is a loss.
+    warm: bool,
+}
+
+impl Receiver {
+    /// A receiver that begins with the log's oldest entry. It holds back at most so many bytes of replayed records.
+    pub fn new(held_bytes_max: usize) -> Self {
+        Self {
+            cursor: None,
+            origins: HashMap::new(),
+            entries: 0,
+            held: Vec::new(),
+            held_bytes: 0,
+            held_bytes_max,
+            warm: true,
+        }
+    }
+
+    /// The last entry taken; pages are read from here.
+    pub fn cursor(&self) -> Position {
+        self.cursor.unwrap_or_default()
+    }
+
+    /// Whether the retained log is still being read.
+    pub fn is_warm(&self) -> bool {
+        self.warm
+    }
+
+    /// The retained log has been read up to `tail`, where `origins` stood; from now on entries are live.
+    pub fn warmed(&mut self, tail: Position, origins: &[OriginLast]) {
+        self.warm = false;
+        self.cursor = Some(self.cursor().max(tail));
+        for last in origins {
+            // An origin that has records held back counts from those, not from what the log knows.
+            let is_held = self.held.iter().any(|held| held.id.origin == last.origin);
+            if !is_held {
+                self.origins.entry(last.origin).or_insert(Last { seq: last.seq, touched: 0 });
+            }
+        }
+    }
+
+    /// Looks at a live entry, and takes it if it follows on the cursor.
+    pub fn live(&mut self, entry: Entry, harvest: &mut Harvest) -> Verdict {
+        let cursor = self.cursor();
+        if entry.position <= cursor {
+            return Verdict::Old;
+        }
+        if self.cursor.is_none() || entry.position != (Position { offset: cursor.offset + 1, ..cursor }) {
+            return Verdict::Behind;
+        }
+        self.take(entry, harvest);
+        Verdict::Taken
+    }
+
+    /// Takes a page that was read from the cursor.
+    pub fn page(&mut self, entries: Vec<Entry>, harvest: &mut Harvest) {
+        for entry in entries {
+            let cursor = self.cursor();
+            if entry.position <= cursor {
+                continue;
+            }
+            let expected = if entry.position.epoch == cursor.epoch { cursor.offset + 1 } else { 1 };
+            if entry.position.offset > expected && !self.warm {
+                harvest.heard.push(Heard::Lost);
+            }
+            self.take(entry, harvest);
+        }
+    }
+
+    fn take(&mut self, entry: Entry, harvest: &mut Harvest) {
+        let Entry { position, kind, content } = entry;
+        self.cursor = Some(position);
+        self.entries += 1;
+        let bytes = content.bytes();
+        let records = content.open().unwrap_or_else(|error| {
+            harvest.poison.push(format!("{error} at {position}"));
+            None
+        });
+        let last = records.as_ref().map(|records| (records.origin(), records.seqs().1));
+        harvest.marks.push((position, kind, last));
+        if kind != Kind::Replayed {
+            self.release(harvest);
+        }
+        match records {
+            Some(records) if kind == Kind::Replayed => self.hold(position, records, bytes, harvest),
+            Some(records) => self.hear(position, records, harvest),
+            None => {}
+        }
+    }
+
+    fn hear(&mut self, position: Position, records: Records, harvest: &mut Harvest) {
+        let origin = records.origin();
+        for entry in records {
+            let id = RecordId { origin, seq: entry.seq };
+            let record = readable(entry, position, harvest);
+            self.deliver(id, record, harvest);
+        }
+    }
+
+    fn hold(&mut self, position: Position, records: Records, bytes: usize, harvest: &mut Harvest) {
+        let origin = records.origin();
+        let known = self.origins.get(&origin).map_or(0, |last| last.seq);
+        let (first_seq, last_seq) = records.seqs();
+        if last_seq <= known {
+            harvest.duplicates += last_seq + 1 - first_seq;
+            return;
+        }
+        self.held_bytes += bytes;
+        for entry in records {
+            if entry.seq <= known {
+                harvest.duplicates += 1;
+                continue;
+            }
+            // A place that cannot be read: behind everything that has one.
+            let place = entry.original.unwrap_or(LogPosition { epoch: u64::MAX, offset: u64::MAX, index: 0 });
+            let id = RecordId { origin, seq: entry.seq };
+            let record = readable(entry, position, harvest);
+            self.held.push(Held { place, id, record });
+        }
+        if self.held_bytes > self.held_bytes_max {
+            self.release(harvest);
+        }
+    }
+
+    /// The replay is complete: what it brought is heard in its earlier order.
+    fn release(&mut self, harvest: &mut Harvest) {
+        let mut held = std::mem::take(&mut self.held);
+        self.held_bytes = 0;
+        held.sort_by_key(|held| (held.place, held.id.seq));
+        for Held { id, record, .. } in held {
+            self.deliver(id, record, harvest);
+        }
+    }
+
+    fn deliver(&mut self, id: RecordId, record: Option<Record>, harvest: &mut Harvest) {
+        let touched = self.entries;
+        let known = self.origins.get(&id.origin).map(|last| last.seq);
+        // While the retained log is read, an origin begins where the log does.
+        let expected = known.map_or(if self.warm { id.seq } else { 1 }, |seq| seq.saturating_add(1));
+        if id.seq < expected {
+            harvest.duplicates += 1;
+            return;
+        }
+        if id.seq > expected && !self.warm {
+            harvest.heard.push(Heard::Lost);
+        }
+        self.origins.insert(id.origin, Last { seq: id.seq, touched });
+        self.bound_origins();
+        harvest.heard.extend(record.map(|record| Heard::Record(id, record)));
+    }
+
+    /// Forgets the half that has been silent for longest, should there be too many origins.
+    fn bound_origins(&mut self) {
+        if self.origins.len() <= LOG_ORIGINS_MAX {
+            return;
+        }
+        let mut touched: Vec<u64> = self.origins.values().map(|last| last.touched).collect();
+        let (_, median, _) = touched.select_nth_unstable(LOG_ORIGINS_MAX / 2);
+        let median = *median;
+        self.origins.retain(|_, last| last.touched > median);
+    }
+}
+
+fn readable(entry: wire::Entry, position: Position, harvest: &mut Harvest) -> Option<Record> {
+    entry.record.map_err(|error| harvest.poison.push(format!("{error} at {position}"))).ok()
+}

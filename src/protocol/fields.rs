@@ -183,3 +183,31 @@ fn identity(text: &str) -> Option<Box<str>> {
 pub(super) fn tags(field: &'static str, items: &Items<'_>) -> Result<Vec<Tag>, Fault> {
     part(field, items, Tag::new, TAGS_RULE)
 }
+
+/// The members of a JSON object that is an audience.
+#[derive(Deserialize)]
+pub(super) struct AudienceMembers<'a> {
+    #[serde(borrow)]
+    uids: Field<'a>,
+    #[serde(borrow)]
+    cids: Field<'a>,
+    #[serde(borrow)]
+    tags: Field<'a>,
+    #[serde(borrow)]
+    devices: Field<'a>,
+    #[serde(borrow)]
+    all: Field<'a>,
+}
+
+impl AudienceMembers<'_> {
+    /// The audience, and whether all are asked for.
+    pub(super) fn read(&self, limits: &FrameLimits) -> Result<(Audience, bool), Fault> {
+        let parts = Parts {
+            uids: items("uids", self.uids)?,
+            cids: items("cids", self.cids)?,
+            tags: items("tags", self.tags)?,
+            devices: items("devices", self.devices)?,
+        };
+        Ok((parts.read(limits)?, flag("all", self.all)?))
+    }
+}

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use super::Parsed;
 use crate::{
     limits::FrameLimits,
-    model::{Audience, Control, ControlOp, Pid, Record},
+    model::{Audience, Control, ControlOp, Pid, Record, Tag},
     protocol::{
         fault::Fault,
-        fields::{Field, Parts, cut, cut_field, even_null, flag, items, short, tags, text},
+        fields::{AudienceMembers, Field, cut, cut_field, even_null, flag, items, short, tags, text},
         push::{Draft, check_audience},
     },
 };
@@ -50,20 +50,6 @@ struct Envelope<'a> {
     tags: Field<'a>,
     #[serde(borrow)]
     token: Field<'a>,
-}
-
-#[derive(Deserialize)]
-struct To<'a> {
-    #[serde(borrow)]
-    uids: Field<'a>,
-    #[serde(borrow)]
-    cids: Field<'a>,
-    #[serde(borrow)]
-    tags: Field<'a>,
-    #[serde(borrow)]
-    devices: Field<'a>,
-    #[serde(borrow)]
-    all: Field<'a>,
 }
 
 /// Reads a text message of a back-end of the project `pid`.
@@ -117,7 +103,7 @@ fn control<'a>(envelope: &Envelope<'a>, pid: &Pid, limits: &FrameLimits) -> Resu
     Ok(BackendCommand::Submit(Record::Control(Control { pid: pid.clone(), op, audience, tags })))
 }
 
-fn control_tags(op: ControlOp, raw: Field<'_>, limits: &FrameLimits) -> Result<Vec<crate::model::Tag>, Fault> {
+fn control_tags(op: ControlOp, raw: Field<'_>, limits: &FrameLimits) -> Result<Vec<Tag>, Fault> {
     if op == ControlOp::Kick {
         return Ok(Vec::new());
     }
@@ -130,14 +116,7 @@ fn control_tags(op: ControlOp, raw: Field<'_>, limits: &FrameLimits) -> Result<V
 
 fn audience(to: Field<'_>, limits: &FrameLimits) -> Result<(Audience, bool), Fault> {
     let Some(raw) = to else { return Ok((Audience::default(), false)) };
-    let to: To<'_> = cut_field("to", raw)?;
-    let parts = Parts {
-        uids: items("uids", to.uids)?,
-        cids: items("cids", to.cids)?,
-        tags: items("tags", to.tags)?,
-        devices: items("devices", to.devices)?,
-    };
-    Ok((parts.read(limits)?, flag("all", to.all)?))
+    cut_field::<AudienceMembers<'_>>("to", raw)?.read(limits)
 }
 
 impl fmt::Debug for BackendCommand<'_> {

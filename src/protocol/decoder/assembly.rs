@@ -68,6 +68,12 @@ impl Assembly {
         self.head_bytes > 0 || self.frame.is_some() || self.fragments.is_some()
     }
 
+    /// Heap bytes held for payloads.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.data.capacity() + self.control.capacity()
+    }
+
     /// See [`super::Decoder::feed`].
     pub(super) fn feed<'a>(
         &'a mut self,

@@ -3,9 +3,12 @@
 //! Invariants: payloads are copied byte for byte; a publication's text is written without an allocation of its
 //! own (it is written once a core, for all its subscribers).
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use super::json::Object;
+use super::json::{self, Object};
 use crate::model::{
     ClientId, NodeId, Published, RecordId, Request, Tag,
     record::{OnlineClients, Presence, Source},
@@ -95,7 +98,7 @@ pub fn subscribed(out: &mut Vec<u8>, ack_id: Option<&str>, granted: &[Tag], deni
             _ => frame.text("msg", "success"),
         }
         frame.object("payload", |payload| {
-            payload.array("granted", granted, |out, tag| super::json::escape_into(out, tag));
+            payload.array("granted", granted, |out, tag| json::escape_into(out, tag));
             payload.array("denied", denied, |out, denied| {
                 Object::write(out, |item| {
                     item.text("tag", &denied.tag);

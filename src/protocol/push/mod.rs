@@ -6,6 +6,9 @@
 //! Invariants: the payload is the publisher's own bytes, copied once; a narrower audience is never widened by a
 //! mistake (an empty item, an `all` beside a part).
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -13,7 +16,7 @@ use serde::Deserialize;
 
 use super::{
     fault::Fault,
-    fields::{Field, Items, Parts, check_short, cut, even_null, flag, items, short},
+    fields::{AudienceMembers, Field, Items, Parts, check_short, cut, even_null, flag, items, short},
     json,
 };
 use crate::{
@@ -197,20 +200,6 @@ fn payload_of<'p>(data: &'p str, limits: &FrameLimits) -> Result<Cow<'p, str>, F
     Ok(Cow::Borrowed(data))
 }
 
-#[derive(Deserialize)]
-struct KickBody<'a> {
-    #[serde(borrow)]
-    uids: Field<'a>,
-    #[serde(borrow)]
-    cids: Field<'a>,
-    #[serde(borrow)]
-    tags: Field<'a>,
-    #[serde(borrow)]
-    devices: Field<'a>,
-    #[serde(borrow)]
-    all: Field<'a>,
-}
-
 /// The record of a kick's JSON body: an audience, and nothing else.
 pub fn kick_from_json(pid: &Pid, body: &[u8], limits: &FrameLimits) -> Result<Record, Fault> {
     let (audience, all) = kick_body(body, limits)?;
@@ -239,14 +228,7 @@ pub fn kick_from_json_and_params<'p>(
 }
 
 fn kick_body(body: &[u8], limits: &FrameLimits) -> Result<(Audience, bool), Fault> {
-    let body: KickBody<'_> = cut(text_of(body)?, limits.json_depth_max)?;
-    let parts = Parts {
-        uids: items("uids", body.uids)?,
-        cids: items("cids", body.cids)?,
-        tags: items("tags", body.tags)?,
-        devices: items("devices", body.devices)?,
-    };
-    Ok((parts.read(limits)?, flag("all", body.all)?))
+    cut::<AudienceMembers<'_>>(text_of(body)?, limits.json_depth_max)?.read(limits)
 }
 
 fn kick(pid: &Pid, audience: Audience, all: bool) -> Result<Record, Fault> {
@@ -268,34 +250,5 @@ fn flag_of<'p>(field: &'static str, param: impl Fn(&str) -> Option<&'p str>) -> 
         None | Some("" | "0" | "false") => Ok(false),
         Some("1" | "true") => Ok(true),
         Some(_) => Err(Fault::BadField { field, rule: "true or false" }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_and_a_query_fill_each_other_in_and_never_disagree() {
-        let (pid, limits) = (Pid::new("1").expect("a pid"), FrameLimits::default());
-        let mixed = |body: &str, params: &[(&str, &'static str)]| {
-            let param = |name: &str| params.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-            from_json_and_params(&pid, body.as_bytes(), param, &limits)
-        };
-        let record = mixed(r#"{"data": [1e999], "keep":true}"#, &[("tags", "a.b"), ("affair_id", "x")]);
-        let Ok(Record::Publication(publication)) = record else { panic!("{record:?}") };
-        assert_eq!((&*publication.tag, &publication.payload[..]), ("a.b", &b"[1e999]"[..]));
-        assert!(publication.keep && publication.affair_id.as_deref() == Some("x"));
-        for (body, params) in [
-            (r#"{"data":1,"uids":["a"]}"#, [("uids", "b"), ("x", "")]),
-            (r#"{"data":1,"uids":["a"]}"#, [("data", "1"), ("x", "")]),
-            (r#"{"data":1,"uids":["a"],"affair_id":"y"}"#, [("affair_id", "y"), ("x", "")]),
-        ] {
-            let fault = mixed(body, &params);
-            assert!(matches!(fault, Err(Fault::BadField { rule: GIVEN_ONCE, .. })), "{body}: {fault:?}");
-        }
-        assert_eq!(mixed(r#"{"data":1}"#, &[("all", "")]), Err(Fault::NoAudience));
-        assert!(matches!(mixed(r#"{"data":1,"all":true}"#, &[("uids", "b")]), Err(Fault::BadField { .. })));
-        assert!(kick_from_json_and_params(&pid, b"{}", |_| None, &limits).is_err());
     }
 }

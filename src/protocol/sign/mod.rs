@@ -6,6 +6,9 @@
 //! Invariants: comparison takes the same time for a wrong sign, a wrong secret and an unknown project; an ended
 //! sign is told from a wrong one only to who holds the secret; no secret and no sign is kept or shown.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, time::Duration};
 
 use data_encoding::HEXLOWER;

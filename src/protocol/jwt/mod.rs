@@ -4,6 +4,9 @@
 //! same check as a bad one of a known project; what a token says is believed only when its signature is good.
 //! Left out: encryption, key ids, `iss` and `aud` (a token names its project, and only that project's key is tried).
 
+#[cfg(test)]
+mod tests;
+
 use std::{borrow::Cow, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;

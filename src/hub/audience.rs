@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    model::{Audience, ClientId, Push, SessionId},
+    model::{Audience, ClientId, Push, Role, SessionId},
     protocol::message,
 };
 
@@ -60,7 +60,8 @@ impl Hub {
         candidates.retain(|&slot| {
             let session = &mut self.sessions[slot as usize];
             let fresh = session.last_push != push_number;
-            let matches = fresh && session.is_open() && filter.admits(session);
+            let is_user = session.role == Role::User;
+            let matches = fresh && is_user && session.is_open() && filter.admits(session);
             if matches {
                 session.last_push = push_number;
             }
@@ -95,6 +96,6 @@ impl Hub {
         let ClientId { node, boot, session } = cid.parse().ok()?;
         let here = (node, boot, session.core) == (self.settings.node, self.settings.boot, self.settings.core);
         let found = self.session(session).filter(|_| here)?;
-        (found.project == project && found.role == crate::model::Role::User).then_some(session.slot)
+        (found.project == project && found.role == Role::User).then_some(session.slot)
     }
 }

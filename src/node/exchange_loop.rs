@@ -4,12 +4,12 @@
 //! Invariants: a core's messages keep their order; when a core's inbox is full the log is not heard until there is
 //! room, so nothing that was acknowledged is dropped on the way to a core.
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    broker::{Log, LogEvent, LogEvents},
+    broker::log::{Log, LogEvent, LogEvents},
     clock,
     exchange::{Effect, Exchange, Input, Now},
     health::{Health, State},
@@ -26,35 +26,50 @@ const EVENTS_PER_TURN: usize = 256;
 
 /// The exchange with its ways in and out.
 pub(super) struct ExchangeLoop {
-    pub exchange: Exchange,
-    pub log: Log,
-    pub events: LogEvents,
-    pub from_cores: Arc<Mailbox<FromCore>>,
-    pub to_cores: Vec<Arc<Mailbox<ToCore>>>,
-    pub health: Arc<Health>,
-    pub counters: Arc<Counters>,
-    /// Effects that wait to be carried out.
-    pub effects: Vec<Effect>,
+    exchange: Exchange,
+    log: Rc<Log>,
+    events: LogEvents,
+    from_cores: Arc<Mailbox<FromCore>>,
+    to_cores: Vec<Arc<Mailbox<ToCore>>>,
+    health: Arc<Health>,
+    counters: Arc<Counters>,
+    /// What waits to be carried out, and for each core's inbox; kept here, so that nothing is lost when a run is cut.
+    effects: Vec<Effect>,
+    staged: Vec<Vec<ToCore>>,
 }
 
 impl ExchangeLoop {
-    /// Runs until the future is dropped. `warm` is called once, when the tables are filled.
-    pub async fn run(&mut self, mut warm: impl FnMut()) {
-        let mut ticks = ticks();
-        let mut batch = Vec::new();
+    /// A loop between the cores' mailboxes and the log.
+    pub fn new(
+        exchange: Exchange,
+        (log, events): (Rc<Log>, LogEvents),
+        from_cores: Arc<Mailbox<FromCore>>,
+        to_cores: Vec<Arc<Mailbox<ToCore>>>,
+        health: Arc<Health>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let staged = to_cores.iter().map(|_| Vec::new()).collect();
+        Self { exchange, log, events, from_cores, to_cores, health, counters, effects: Vec::new(), staged }
+    }
+
+    /// Runs until the future is dropped, which loses nothing, or the log says that it can never work. `ready` is
+    /// called once, when the tables are filled.
+    pub async fn run(&mut self, mut ready: impl FnMut()) -> String {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut messages, mut events) = (Vec::new(), Vec::new());
         let from_cores = self.from_cores.clone();
         loop {
             tokio::select! {
-                () = from_cores.receive(&mut batch) => {
-                    for message in batch.drain(..) {
-                        self.apply(Input::Core(message));
-                    }
+                () = from_cores.receive(&mut messages) => {
+                    messages.drain(..).for_each(|message| self.apply(Input::Core(message)));
                 }
-                event = self.events.next() => {
-                    self.log_says(event, &mut warm);
-                    for _ in 1..EVENTS_PER_TURN {
-                        let Some(event) = self.events.try_next() else { break };
-                        self.log_says(event, &mut warm);
+                () = self.events.next_batch(&mut events, EVENTS_PER_TURN) => {
+                    for event in events.drain(..) {
+                        if let LogEvent::Failed(why) = event {
+                            return why;
+                        }
+                        self.log_says(event, &mut ready);
                     }
                 }
                 _ = ticks.tick() => self.apply(Input::Tick),
@@ -63,28 +78,50 @@ impl ExchangeLoop {
         }
     }
 
-    /// Says good-bye to the other nodes and stops every core's connections with `code`.
+    /// Says good-bye to the other nodes and closes every core's connections with `code`.
     pub async fn say_goodbye(&mut self, code: u16) {
+        self.health.set(State::Draining);
         self.exchange.goodbye(&mut self.effects);
-        for core in 0..self.to_cores.len() {
-            let core = u8::try_from(core).unwrap_or(u8::MAX);
-            self.effects.push(Effect::ToCore(core, ToCore::Stop { code }));
+        for staged in &mut self.staged {
+            staged.push(ToCore::Stop { code });
         }
         self.carry_out().await;
     }
 
-    fn log_says(&mut self, event: LogEvent, warm: &mut impl FnMut()) {
+    /// The log, to be closed while this runs on.
+    pub fn log(&self) -> Rc<Log> {
+        self.log.clone()
+    }
+
+    fn log_says(&mut self, event: LogEvent, ready: &mut impl FnMut()) {
         match event {
             LogEvent::Heard { id, record, warm } => self.apply(Input::Heard { id, record, warm }),
             LogEvent::Appended { to, result } => self.apply(Input::Appended { to, result }),
-            LogEvent::Lost { shard } => self.apply(Input::Lost { shard: Some(shard) }),
-            LogEvent::Ready => {
-                self.health.set(State::Ready);
-                warm();
+            LogEvent::Lost { shard } => {
+                tracing::error!(shard, "the queue has lost records for good; subscribers are told");
+                self.apply(Input::Lost { shard: Some(shard) });
             }
-            LogEvent::Up => self.health.set(State::Ready),
-            LogEvent::Down => self.health.set(State::QueueUnavailable),
-            LogEvent::LeaseLost => self.health.set(State::Fenced),
+            LogEvent::Ready => {
+                self.set_state(State::Ready);
+                ready();
+            }
+            LogEvent::Up => self.set_state(State::Ready),
+            LogEvent::LeaseRegained => self.set_state(State::Ready),
+            LogEvent::Down => self.set_state(State::QueueUnavailable),
+            LogEvent::LeaseLost { holder } => {
+                tracing::error!(holder, "another boot holds this node's id; nothing is accepted until it is given back");
+                self.set_state(State::Fenced);
+            }
+            LogEvent::Failed(_) => {}
+        }
+    }
+
+    /// A node whose tables are not filled stays starting, and one that drains stays draining.
+    fn set_state(&self, state: State) {
+        let first = self.health.state() == State::Starting && state != State::Ready;
+        if !first && self.health.state() != State::Draining {
+            tracing::info!(state = state.word(), "the node's state");
+            self.health.set(state);
         }
     }
 
@@ -95,11 +132,10 @@ impl ExchangeLoop {
 
     /// Carries out every effect, and those that follow from them.
     async fn carry_out(&mut self) {
-        let mut staged: Vec<Vec<ToCore>> = self.to_cores.iter().map(|_| Vec::new()).collect();
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
-                    Effect::ToCore(core, message) => staged[usize::from(core)].push(message),
+                    Effect::ToCore(core, message) => self.staged[usize::from(core)].push(message),
                     Effect::Append(record, to) => {
                         if let Err((to, refusal)) = self.log.append(record, to) {
                             self.apply(Input::Appended { to, result: Err(refusal) });
@@ -108,21 +144,15 @@ impl ExchangeLoop {
                 }
             }
         }
-        for (inbox, messages) in self.to_cores.iter().zip(staged) {
-            if messages.is_empty() {
+        for (inbox, staged) in self.to_cores.iter().zip(&mut self.staged) {
+            if staged.is_empty() {
                 continue;
             }
             if inbox.is_full() {
                 self.counters.inc(Count::InboxFull);
                 inbox.room().await;
             }
-            inbox.send_all(messages);
+            inbox.send_all(staged.drain(..));
         }
     }
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

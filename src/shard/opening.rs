@@ -3,7 +3,12 @@
 //! Invariants: one absolute deadline covers it all; nothing of the WebSocket is parsed before the judgement; who is
 //! refused gets one write and is not read from again.
 
-use std::{future::Future, io::IoSlice, pin::Pin, rc::Rc, time::Duration, time::Instant};
+use std::{
+    io::IoSlice,
+    net::IpAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use monoio::net::TcpStream;
@@ -26,7 +31,7 @@ use super::{
 };
 
 /// Another server that shares the listener: gets what is no WebSocket, with the bytes read so far.
-pub type Fallback = Rc<dyn Fn(TcpStream, BytesMut) -> Pin<Box<dyn Future<Output = ()>>>>;
+pub type Fallback = Rc<dyn Fn(TcpStream, IpAddr, BytesMut)>;
 
 /// How long a refused peer has to read its answer before its socket is closed.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
@@ -62,8 +67,8 @@ impl<S: Service> Opening<S> {
             }
             Head::NotOurs(bytes) => {
                 if let Some(fallback) = &self.fallback {
-                    let serving = fallback(self.socket.into_stream(), BytesMut::from(&bytes[..]));
-                    serving.await;
+                    let address = self.socket.address();
+                    fallback(self.socket.into_stream(), address, BytesMut::from(&bytes[..]));
                 }
             }
             Head::Gone => {}

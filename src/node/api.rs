@@ -1,0 +1,38 @@
+//! The HTTP API on a core: made there, because it never leaves it.
+
+use std::{rc::Rc, sync::Arc};
+
+use crate::{
+    health::Health,
+    http::{Server, api::Api},
+    inbox::ExchangeLink,
+    limits::Limits,
+    metrics::Counters,
+    model::Projects,
+    shard::Fallback,
+};
+
+/// What a core's API works with.
+#[derive(Clone, Debug)]
+pub(super) struct ApiParts {
+    /// Tenants.
+    pub projects: Projects,
+    /// The node's bounds.
+    pub limits: Limits,
+    /// The node's health.
+    pub health: Arc<Health>,
+}
+
+impl ApiParts {
+    /// The server of one core.
+    pub fn server(self, link: ExchangeLink, counters: Arc<Counters>) -> Rc<Server<Api>> {
+        let http = self.limits.http.clone();
+        let api = Api::new(link, self.projects, self.limits, counters.clone(), self.health);
+        Server::new(api, http, counters)
+    }
+}
+
+/// Takes what is no WebSocket on a listener that both share.
+pub(super) fn fallback(server: Rc<Server<Api>>) -> Fallback {
+    Rc::new(move |stream, address, already_read| server.accept(stream, address, already_read))
+}

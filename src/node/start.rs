@@ -1,0 +1,229 @@
+//! From a configuration to a running node.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::{runtime, task::LocalSet};
+
+use crate::{
+    admin,
+    broker::{
+        Broker, Durability,
+        log::{Log, LogSettings},
+        memory::Memory,
+    },
+    config::{self, Config, Group, QueueKind},
+    exchange::{Exchange, ExchangeRules, ExchangeSettings},
+    health::Health,
+    hub::HubSettings,
+    inbox::Mailbox,
+    metrics::Registry,
+    model::{Boot, FromCore, ToCore},
+    shard::{Admission, AuthReject, Driver, GatewaySettings},
+};
+
+use super::{api::ApiParts, banner, cores, cores::CoreParts, exchange_loop::ExchangeLoop, listen, machine, stop};
+
+/// One bound address and what it serves.
+pub(super) struct Bound {
+    pub address: SocketAddr,
+    pub groups: Vec<Group>,
+    /// One per core for public groups, one alone for operators'.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// What the node's parts share.
+struct Shared {
+    config: Config,
+    boot: Boot,
+    cores: u8,
+    health: Arc<Health>,
+    registry: Registry,
+    from_cores: Arc<Mailbox<FromCore>>,
+    to_cores: Vec<Arc<Mailbox<ToCore>>>,
+}
+
+/// Starts a node and runs it to its end.
+pub(super) fn start(config: Config) -> io::Result<()> {
+    let cores = if config.cores == 0 { machine::cores() } else { config.cores };
+    let files_max = machine::raise_file_limit();
+    let mut bound = bind(&config, cores)?;
+    let queue = &config.limits.queue;
+    let shared = Shared {
+        boot: random_boot(),
+        cores,
+        health: Health::new(config.node),
+        registry: Registry::default(),
+        from_cores: Mailbox::new(queue.exchange_inbox_max),
+        to_cores: (0..cores).map(|_| Mailbox::new(queue.inbox_messages_max)).collect(),
+        config,
+    };
+    let operators = start_operators(&shared, &mut bound)?;
+    start_cores(&shared, &mut bound, files_max)?;
+    banner::addresses(&bound);
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = LocalSet::new().block_on(&runtime, serve(&shared, &bound));
+    operators.stop();
+    ended
+}
+
+/// Joins the queue, runs the exchange, and stops when it is told to.
+async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
+    let config = &shared.config;
+    let counters = shared.registry.register("node");
+    let settings = LogSettings {
+        node: config.node,
+        boot: shared.boot,
+        shards: config.shards,
+        lease_text: banner::public_address(config, bound),
+        durability: Durability::Log,
+        limits: config.limits.queue.clone(),
+    };
+    let (log, events) = Log::start(broker(config)?, settings, counters.clone());
+    let settings = ExchangeSettings {
+        node: config.node,
+        boot: shared.boot,
+        cores: shared.cores,
+        shards: config.shards,
+        rules: ExchangeRules {
+            limits: config.limits.queue.clone(),
+            opening: config.limits.opening.clone(),
+            tags: config.tags.clone(),
+            projects: config.projects.clone(),
+        },
+    };
+    let exchange = Exchange::new(settings, counters.clone());
+    let log = (Rc::new(log), events);
+    let (from_cores, to_cores) = (shared.from_cores.clone(), shared.to_cores.clone());
+    let mut exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, shared.health.clone(), counters);
+    let mut signals = stop::Signals::new()?;
+    tokio::select! {
+        why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),
+        () = signals.stop() => {}
+    }
+    stop::drain(exchange, &shared.registry, &config.limits.life, signals).await;
+    Ok(())
+}
+
+fn broker(config: &Config) -> io::Result<Arc<dyn Broker>> {
+    Ok(match config.queue {
+        QueueKind::Memory => Arc::new(Memory::new(config.limits.queue.log_bytes_max)),
+        QueueKind::Redis => todo!("redis"),
+    })
+}
+
+fn bind(config: &Config, cores: u8) -> io::Result<Vec<Bound>> {
+    let bind = |listener: config::Listener| {
+        let (operators, public): (Vec<Group>, Vec<Group>) =
+            listener.groups.iter().partition(|group| group.is_for_operators());
+        if !operators.is_empty() && !public.is_empty() {
+            let names = (public[0].port_key(), operators[0].port_key());
+            return Err(io::Error::other(format!(
+                "{} and {} are the same port: operators' groups run on a thread of their own and need another",
+                names.0, names.1
+            )));
+        }
+        let copies = if operators.is_empty() { usize::from(cores) } else { 1 };
+        let (address, sockets) = listen::bind(&listener.host.to_string(), listener.port, copies)?;
+        Ok(Bound { address, groups: listener.groups, sockets })
+    };
+    config.listeners().into_iter().map(bind).collect()
+}
+
+fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Running> {
+    let mut listeners = Vec::new();
+    for bound in bound.iter_mut().filter(|bound| bound.groups.iter().all(|group| group.is_for_operators())) {
+        let groups = bound.groups.iter().map(|group| match group {
+            Group::Pprof => admin::Group::Pprof,
+            Group::Swagger => admin::Group::Swagger,
+            _ => admin::Group::Metrics,
+        });
+        let groups: Vec<admin::Group> = groups.collect();
+        listeners.extend(bound.sockets.drain(..).map(|socket| admin::Listener { socket, groups: groups.clone() }));
+    }
+    admin::start(admin::Operators {
+        listeners,
+        token: shared.config.operator_token.clone(),
+        limits: shared.config.limits.http.clone(),
+        registry: shared.registry.clone(),
+        health: shared.health.clone(),
+    })
+}
+
+fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Result<()> {
+    let Shared { config, cores, .. } = shared;
+    let admission = Admission::new(config.limits.opening.clone(), files_max);
+    let writing = &config.limits.writing;
+    let outboxes = match writing.outboxes_bytes_max {
+        0 => usize::try_from(machine::memory_bytes() / 4).unwrap_or(usize::MAX),
+        bytes => bytes,
+    };
+    let limits = Arc::new(config.limits.clone());
+    let mut driven = None;
+    for core in 0..*cores {
+        let mut take = |wanted: &[Group]| -> Vec<TcpListener> {
+            let same = bound.iter_mut().filter(|bound| bound.groups == wanted);
+            same.filter_map(|bound| bound.sockets.pop()).collect()
+        };
+        let parts = CoreParts {
+            hub: HubSettings {
+                node: config.node,
+                boot: shared.boot,
+                core,
+                limits: limits.clone(),
+                outboxes_bytes_max: outboxes / usize::from(*cores),
+            },
+            gateway: gateway_settings(config),
+            api: ApiParts {
+                projects: config.projects.clone(),
+                limits: config.limits.clone(),
+                health: shared.health.clone(),
+            },
+            admission: admission.clone(),
+            counters: shared.registry.register(&core.to_string()),
+            inbox: shared.to_cores[usize::from(core)].clone(),
+            outgoing: shared.from_cores.clone(),
+            health: shared.health.clone(),
+            ws: take(&[Group::WebSocket]),
+            http: take(&[Group::Http]),
+            shared: take(&[Group::WebSocket, Group::Http]),
+            driver: match config.driver {
+                config::Driver::Auto => Driver::Auto,
+                config::Driver::Uring => Driver::Uring,
+                config::Driver::Epoll => Driver::Epoll,
+            },
+            pinned: *cores == machine::cores(),
+        };
+        driven = Some(cores::start(parts)?);
+    }
+    if let Some(driven) = driven {
+        tracing::info!(cores, driver = %driven, "the cores run");
+    }
+    Ok(())
+}
+
+fn gateway_settings(config: &Config) -> GatewaySettings {
+    GatewaySettings {
+        node: config.node,
+        projects: config.projects.clone(),
+        rules: config.tags.clone(),
+        auth_reject: match config.auth_reject {
+            config::AuthReject::Close => AuthReject::Close,
+            config::AuthReject::Http => AuthReject::Http,
+        },
+        request_timeout: config.limits.queue.request_timeout,
+        own_origin_only: !config.any_origin_by_default(),
+    }
+}
+
+/// The standard library's hasher is keyed at random; that is all the randomness a boot needs.
+fn random_boot() -> Boot {
+    let random = RandomState::new().build_hasher().finish();
+    Boot(u32::try_from(random >> 32).unwrap_or_default())
+}

@@ -78,8 +78,8 @@ pub enum FollowRefused {
 }
 
 impl Hub {
-    /// Notes that a session wants a tag; true if the exchange is to be asked ([`Hub::followed`] takes its answer),
-    /// false if the session follows the tag already.
+    /// Notes that a session wants a tag; true if it did not follow it before. Then, or to give a follower what it
+    /// missed, the exchange is to be asked, and [`Hub::followed`] takes its answer: see [`Hub::ask_again`].
     pub fn follow(&mut self, id: SessionId, tag: &Tag) -> Result<bool, FollowRefused> {
         let tags_max = self.settings.limits.frames.tags_per_connection;
         let session = self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation);
@@ -98,12 +98,11 @@ impl Hub {
         Ok(true)
     }
 
-    /// Takes back a [`Hub::follow`] for which the exchange could not be asked.
-    pub fn follow_failed(&mut self, id: SessionId, tag: &Tag) {
-        let Some(known) = self.tag_of(id, tag) else { return };
-        self.tags.tags[known as usize].pending -= 1;
-        // The exchange never heard of it, so it need not hear that it is over.
-        let _ = self.unfollow(id, tag);
+    /// Notes that the exchange is asked once more for what a follower of a tag gets first.
+    pub fn ask_again(&mut self, id: SessionId, tag: &Tag) {
+        if let Some(known) = self.tag_of(id, tag) {
+            self.tags.tags[known as usize].pending += 1;
+        }
     }
 
     /// Takes the exchange's answer: the session joins the tag's subscribers behind what it gets first. The tag comes
@@ -115,15 +114,13 @@ impl Hub {
         local.pending = local.pending.saturating_sub(1);
         let session = self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation);
         let membership = session.and_then(|session| session.tags.iter_mut().find(|membership| membership.tag == known));
-        match membership {
-            Some(membership) if membership.place.is_none() => {
-                membership.place = Some(slot_number(local.subscribers.len()));
-                local.subscribers.push(id.slot);
-                self.send_start(id, tag, start);
-                None
-            }
-            _ => self.tags.drop_unused(known),
+        let Some(membership) = membership else { return self.tags.drop_unused(known) };
+        if membership.place.is_none() {
+            membership.place = Some(slot_number(local.subscribers.len()));
+            local.subscribers.push(id.slot);
         }
+        self.send_start(id, tag, start);
+        None
     }
 
     fn send_start(&mut self, id: SessionId, tag: &Tag, start: FollowStart) {

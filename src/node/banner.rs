@@ -51,7 +51,9 @@ fn try_it(bound: &[Bound]) {
     if let Some(address) = address_of(bound, Group::Http) {
         let push = [("tags", "demo"), ("data", r#"{"hello":1}"#)];
         let query = sign::call_query(&secret, DEMO_PID, now + TRY_PUSH_S, &push, Body::None);
-        line(format_args!("push to its subscribers (ten minutes long):\n  curl -X POST 'http://{address}/ws/push?{query}'"));
+        line(format_args!(
+            "push to its subscribers (ten minutes long):\n  curl -X POST 'http://{address}/ws/push?{query}'"
+        ));
         line(format_args!("the demo project is {DEMO_PID}, its secret {DEMO_SECRET}"));
     }
 }

@@ -18,7 +18,6 @@ use crate::{
     model::{FromCore, ToCore},
 };
 
-
 /// How often the exchange is told that time passes.
 const TICK: Duration = Duration::from_millis(100);
 /// Events of the log that are applied before their effects are carried out.
@@ -109,7 +108,10 @@ impl ExchangeLoop {
             LogEvent::LeaseRegained => self.set_state(State::Ready),
             LogEvent::Down => self.set_state(State::QueueUnavailable),
             LogEvent::LeaseLost { holder } => {
-                tracing::error!(holder, "another boot holds this node's id; nothing is accepted until it is given back");
+                tracing::error!(
+                    holder,
+                    "another boot holds this node's id; nothing is accepted until it is given back"
+                );
                 self.set_state(State::Fenced);
             }
             LogEvent::Failed(_) => {}

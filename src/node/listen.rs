@@ -19,7 +19,8 @@ pub fn bind(host: &str, port: u16, copies: usize) -> io::Result<(SocketAddr, Vec
     let mut address = resolved.ok_or_else(|| io::Error::other(format!("{host} has no address")))?;
     let mut listeners = Vec::with_capacity(copies);
     for _ in 0..copies.max(1) {
-        let listener = bind_one(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+        let listener =
+            bind_one(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
         address = listener.local_addr()?;
         listeners.push(listener);
     }

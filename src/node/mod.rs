@@ -34,7 +34,7 @@ pub fn run(loaded: Loaded) -> ExitCode {
 }
 
 fn init_logs(config: &Config) {
-    let level = tracing::level_filters::LevelFilter::from(config.log_level);
+    let level = config.log_level.to_string().parse().unwrap_or(tracing::level_filters::LevelFilter::INFO);
     let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     // A second node in one process (a test) keeps the first one's.
     let _ = match config.log_format {

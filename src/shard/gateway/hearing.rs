@@ -9,8 +9,8 @@ use crate::{
     hub::FollowRefused,
     inbox::Mailbox,
     metrics::Count,
-    model::{Control, ControlOp, FromCore, SessionId, Tag, ToCore},
-    protocol::frame::close_code,
+    model::{Control, ControlOp, FromCore, Pid, SessionId, ToCore},
+    protocol::{command::TagRequest, frame::close_code},
 };
 
 use super::{super::core::Core, Gateway};
@@ -83,7 +83,8 @@ impl Gateway {
                 }
                 ControlOp::Subscribe => control.tags.iter().for_each(|tag| {
                     // Over its bound of tags it keeps what it has; a back-end sees that in nothing but its data.
-                    let _ = self.follow(core, &control.pid, id, tag, None);
+                    let request = TagRequest { tag: tag.clone(), since: None, hz_max: None };
+                    let _ = self.follow(core, &control.pid, id, request, false);
                 }),
                 ControlOp::Unsubscribe => control.tags.iter().for_each(|tag| {
                     if let Some(unused) = core.with_hub(|hub| hub.unfollow(id, tag)) {
@@ -94,20 +95,24 @@ impl Gateway {
         }
     }
 
-    /// Subscribes a session, whoever asked for it; the exchange answers with what comes first.
+    /// Subscribes a session; the exchange answers with what comes first. Who follows already gets nothing more,
+    /// unless it asks `again`: then it gets the value, or what it missed, once more.
     pub(super) fn follow(
         &self,
         core: &Core,
-        pid: &crate::model::Pid,
+        pid: &Pid,
         id: SessionId,
-        tag: &Tag,
-        since: Option<Box<str>>,
+        TagRequest { tag, since, .. }: TagRequest,
+        again: bool,
     ) -> Result<(), FollowRefused> {
-        if !core.with_hub(|hub| hub.follow(id, tag))? {
-            return Ok(());
+        if !core.with_hub(|hub| hub.follow(id, &tag))? {
+            if !again {
+                return Ok(());
+            }
+            core.with_hub(|hub| hub.ask_again(id, &tag));
         }
-        // Bounded by the tags that a connection may have.
-        self.link.send(FromCore::Follow { session: id, pid: pid.clone(), tag: tag.clone(), since });
+        // Bounded: by the tags that a connection may have, and by the rate of its messages.
+        self.link.send(FromCore::Follow { session: id, pid: pid.clone(), tag, since });
         Ok(())
     }
 }

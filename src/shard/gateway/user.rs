@@ -94,11 +94,12 @@ impl Gateway {
         mut denied: Vec<DeniedTag>,
     ) -> (Vec<Tag>, Vec<DeniedTag>) {
         let mut granted = Vec::with_capacity(tags.len());
-        for TagRequest { tag, since, .. } in tags {
+        for request in tags {
+            let tag = request.tag.clone();
             let err = if !self.may_follow(core, id, &tag) {
                 "denied"
             } else {
-                match self.follow(core, &peer.pid, id, &tag, since) {
+                match self.follow(core, &peer.pid, id, request, true) {
                     Ok(()) | Err(FollowRefused::NoSession) => {
                         granted.push(tag);
                         continue;

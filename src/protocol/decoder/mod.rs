@@ -1,13 +1,13 @@
 //! Frames as clients send them, turned into messages (RFC 6455, sections 5 to 8), without a socket.
 //!
 //! Works on the core's shared receive buffer: a small message that is there whole is unmasked in place and
-//! borrowed. Only what is not complete is kept, in a boxed [`assembly`] that goes when the message is out, so
+//! borrowed. Only what is not complete is kept, in a boxed assembly that goes when the message is out, so
 //! that an idle connection holds three words.
 //!
 //! Invariants: a header that breaks a rule or a bound is refused before a byte of its payload is kept; what is
 //! kept grows with received bytes, never by a declared length; text is checked as it comes; behind a close
 //! frame or an error nothing is read.
-//! Left out: permessage-deflate (RSV1 is refused in [`header`], its one place), and deadlines: see
+//! Left out: permessage-deflate (RSV1 is refused where headers are checked, in one place), and deadlines: see
 //! [`Decoder::mid_message`].
 
 mod assembly;

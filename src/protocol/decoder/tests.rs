@@ -201,7 +201,7 @@ fn what_breaks_a_rule_is_refused_with_1002() {
         close(&5000_u16.to_be_bytes()),
     ];
     for stream in bad {
-        let error = refusal(&stream[..stream.len().min(64)].to_vec());
+        let error = refusal(&stream[..stream.len().min(64)]);
         assert_eq!(error.close_code(), close_code::PROTOCOL, "{stream:02x?}");
     }
 }

@@ -1,6 +1,6 @@
 //! From what a publisher wrote, in any of its forms, to the record that goes into the log.
 //!
-//! Every way in ends in [`Draft::into_record`], so that a JSON body, a form, a line of a batch and a back-end's
+//! Every way in ends in one draft, judged as a whole, so that a JSON body, a form, a line of a batch and a back-end's
 //! frame are held to the same rules.
 //!
 //! Invariants: the payload is the publisher's own bytes, copied once; a narrower audience is never widened by a

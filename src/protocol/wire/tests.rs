@@ -246,6 +246,19 @@ fn a_payload_that_is_no_utf8_is_refused() {
 }
 
 #[test]
+fn a_batch_written_by_another_program_is_read() {
+    let bytes = Bytes::from_static(include_bytes!("../../../fuzz/seeds/wire/batch"));
+    let entries: Vec<Entry> = Batch::decode(bytes).unwrap().collect();
+    let read: Vec<_> = entries.iter().map(|entry| entry.record.as_ref().err()).collect();
+    assert_eq!(read[..10], [None; 10]);
+    assert_eq!(read[10..], [Some(&RecordError::UnknownKind(200))]);
+    let replayed = Batch::decode(Bytes::from_static(include_bytes!("../../../fuzz/seeds/wire/replay"))).unwrap();
+    let places: Vec<_> = replayed.map(|entry| (entry.original, entry.record.is_ok())).collect();
+    let at = |index| (Some(LogPosition { epoch: 1, offset: 2, index }), true);
+    assert_eq!(places, [at(0), at(1), at(2)]);
+}
+
+#[test]
 fn the_written_form_does_not_change_unnoticed() {
     let bytes = encode_batch(0x0102, 3, &[example("{}")]);
     let expected = [

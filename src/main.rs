@@ -7,9 +7,11 @@ use std::{
 };
 
 use ws_cluster::{
+    clock,
     config::{
-        Config, Environment,
+        Config, Environment, Loaded,
         cli::{self, Command},
+        doc, show,
     },
     node,
 };
@@ -28,15 +30,43 @@ fn main() -> ExitCode {
         }
     };
     let environment = Environment::new(std::env::vars_os());
-    let loaded = match Config::load(&invocation.flags, &environment) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "ws-cluster: {error}");
-            return ExitCode::from(USAGE);
-        }
+    if matches!(invocation.command, Command::ConfigDoc) {
+        return print(&doc::markdown());
+    }
+    match Config::load(&invocation.flags, &environment) {
+        Ok(loaded) => run(&invocation.command, loaded),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn run(command: &Command, loaded: Loaded) -> ExitCode {
+    let signed = |result: Result<String, String>| match result {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(reason) => refuse(&reason),
     };
-    match invocation.command {
+    match command {
         Command::Serve => node::run(loaded),
-        _ => ExitCode::SUCCESS,
+        Command::SignConnect(what) => signed(what.url(&loaded.config, clock::unix_now())),
+        Command::SignPush(what) => signed(what.command(&loaded.config, clock::unix_now())),
+        Command::Check => {
+            for warning in &loaded.warnings {
+                let _ = writeln!(io::stderr(), "ws-cluster: warning: {warning}");
+            }
+            print(&show::effective(&loaded.config, &loaded.origins))
+        }
+        Command::ConfigDoc => ExitCode::SUCCESS,
+    }
+}
+
+fn refuse(reason: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "ws-cluster: {reason}");
+    ExitCode::from(USAGE)
+}
+
+/// Prints; a reader that went away is no reason to panic.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }

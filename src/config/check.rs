@@ -16,18 +16,22 @@ use crate::model::tag_rule::DeliveryClass;
 /// The first key's value is at most the second's, because; a second of 0 is no bound.
 const RELATIONS: &[(&str, &str, &str)] = &[
     ("target_bytes_max", "head_bytes_max", "the target is part of the head"),
+    ("http_target_bytes_max", "http_head_bytes_max", "the target is part of the head"),
     ("push_bytes_max", "outbox_bytes_max", "the largest push must fit an empty outbox"),
     ("push_bytes_max", "batch_bytes_max", "the largest push must fit one append"),
     ("batch_bytes_max", "pending_bytes_max", "an append gathers from what is pending"),
     ("batch_bytes_max", "replay_bytes_max", "what is replayed are whole appends"),
     ("batch_bytes_max", "log_bytes_max", "the log holds whole appends"),
     ("outbox_bytes_max", "outboxes_bytes_max", "one outbox is part of all"),
-    ("user_message_bytes_max", "bytes_per_second", "the largest message must fit a second's bytes"),
     ("heartbeat", "ping_after", "a client that keeps its heartbeat needs no ping"),
     ("request_timeout", "request_timeout_max", "the default is one of the allowed"),
     ("close_timeout", "drain", "a drain waits for its closes"),
+    ("pending_timeout", "http_answer_timeout", "a caller waits for as long as its push does"),
     ("pending_timeout", "idempotency_window", "a retry after a refusal must find its key"),
 ];
+
+/// A profile or a scrape must never wait for a core, nor a core for it.
+const OPERATORS_APART: &str = "operators' endpoints run on a thread of their own and need another port";
 
 /// Refuses what cannot work together; returns what the node's owner should be told.
 ///
@@ -97,20 +101,17 @@ impl Check<'_> {
     }
 
     fn operators_are_guarded(&self, listener: &Listener) -> Result<(), ConfigError> {
-        let guarded = listener.host.to_canonical().is_loopback() || self.config.operator_token.is_some();
-        let Some(group) = listener.groups.iter().find(|group| group.is_for_operators()).filter(|_| !guarded) else {
-            return Ok(());
-        };
-        let host = self.config.host(*group);
-        if host == listener.host {
-            let reason = "is reachable from other machines; give operator_token too, or keep to 127.0.0.1";
-            return Err(self.refuse("operator_host", reason));
+        let (operators, public): (Vec<Group>, Vec<Group>) =
+            listener.groups.iter().partition(|group| group.is_for_operators());
+        let Some(group) = operators.first() else { return Ok(()) };
+        if let Some(public) = public.first() {
+            return Err(self.refuse(group.port_key(), format!("is also {}; {OPERATORS_APART}", public.port_key())));
         }
-        let reason = format!(
-            "is the port of the {} listener, which binds {}; give operator_token too, or another port",
-            listener.groups[0], listener.host
-        );
-        Err(self.refuse(group.port_key(), reason))
+        if listener.host.to_canonical().is_loopback() || self.config.operator_token.is_some() {
+            return Ok(());
+        }
+        Err(self
+            .refuse("operator_host", "is reachable from other machines; give operator_token too, or keep to 127.0.0.1"))
     }
 
     fn no_clash(&self, first: &Listener, second: &Listener) -> Result<(), ConfigError> {
@@ -118,13 +119,12 @@ impl Check<'_> {
             return Ok(());
         }
         let (one, other): (Group, Group) = (second.groups[0], first.groups[0]);
-        let reason = format!(
-            "is also {}, on another host ({} and {}); give both the same host or another port",
-            other.port_key(),
-            second.host,
-            first.host
-        );
-        Err(self.refuse(one.port_key(), reason))
+        let reason = if one.is_for_operators() && !other.is_for_operators() {
+            OPERATORS_APART.to_owned()
+        } else {
+            format!("give both the same host ({} or {}) or another port", second.host, first.host)
+        };
+        Err(self.refuse(one.port_key(), format!("is also {}; {reason}", other.port_key())))
     }
 
     fn queue(&self) -> Result<(), ConfigError> {

@@ -4,9 +4,14 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, Command as Clap};
+use clap::{Arg, ArgMatches, Args, Command as Clap, FromArgMatches};
 
-use super::{keys, sources::Flags};
+use super::{
+    Config, doc, keys,
+    sign::{SignConnect, SignPush},
+    sources::Flags,
+    values::Env,
+};
 
 /// What the command line asks for.
 pub struct Invocation {
@@ -21,6 +26,10 @@ pub struct Invocation {
 pub enum Command {
     /// Runs the node.
     Serve,
+    /// Prints a signed connect URL.
+    SignConnect(SignConnect),
+    /// Prints a signed push as a command to paste.
+    SignPush(SignPush),
     /// Prints the effective configuration, if it is a good one.
     Check,
     /// Prints the reference of all keys.
@@ -41,6 +50,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
             collect(matches, &mut flags);
             Command::Check
         }
+        Some(("sign", matches)) => match matches.subcommand() {
+            Some(("connect", matches)) => {
+                collect(matches, &mut flags);
+                Command::SignConnect(SignConnect::from_arg_matches(matches)?)
+            }
+            Some((_, matches)) => {
+                collect(matches, &mut flags);
+                Command::SignPush(SignPush::from_arg_matches(matches)?)
+            }
+            None => unreachable!("clap asks for one"),
+        },
         Some(_) => Command::ConfigDoc,
         None => Command::Serve,
     };
@@ -68,8 +88,15 @@ fn collect(matches: &ArgMatches, flags: &mut Flags) {
 }
 
 fn command() -> Clap {
+    let sign_connect = SignConnect::augment_args(Clap::new("connect").about("Prints a signed connect URL"));
+    let sign_push = SignPush::augment_args(Clap::new("push").about("Prints a signed push as a curl command"));
+    let sign = Clap::new("sign")
+        .about("Prints a signed connect URL or push request")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([with_keys(sign_connect, false), with_keys(sign_push, false)]);
     let check = Clap::new("check").about("Validates the configuration and prints the effective one, secrets starred");
-    let doc = Clap::new("config_doc").hide(true).about("Prints the reference of all keys as Markdown");
+    let reference = Clap::new("config-doc").hide(true).about("Prints the reference of all keys as Markdown");
     with_keys(Clap::new("ws-cluster"), true)
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket push cluster. Without a subcommand: runs a node.")
@@ -77,16 +104,21 @@ fn command() -> Clap {
             "Every flag is also an environment variable (WS_NODE, WS_HTTP_PORT, …) and a key of the file; flags win over the \
              environment, the environment over the file. docs/config.md is the reference.",
         )
-        .subcommands([with_keys(check, false), doc.alias("config-doc")])
+        .subcommands([sign, with_keys(check, false), reference.alias("config_doc")])
 }
 
 /// Adds a flag for every key; the bounds show only in the long help, and none of them where `told` is false.
 fn with_keys(command: Clap, told: bool) -> Clap {
     let config = Arg::new("config").long("config").value_name("FILE").help("The configuration file (TOML)");
     let mut command = command.arg(config.value_parser(clap::value_parser!(OsString)).help_heading("File"));
+    let defaults = Config::defaults(Env::Dev);
     for section in keys::sections() {
         for key in section.keys {
-            let arg = Arg::new(key.name).long(key.name).value_name("VALUE").help(key.what).help_heading(section.title);
+            let arg = Arg::new(key.name)
+                .long(key.name)
+                .value_name("VALUE")
+                .help(doc::help(key, &defaults))
+                .help_heading(section.title);
             let arg = arg.value_parser(clap::value_parser!(OsString)).allow_negative_numbers(true);
             command = command.arg(arg.hide_short_help(section.limits).hide(!told));
         }

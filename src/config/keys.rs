@@ -151,7 +151,7 @@ static NODE: &[Section] = &[
             Key::word("ws_port", PORT, |c| &mut c.ws_port).is("The WebSocket listener's port."),
             Key::word("http_host", HOST, |c| &mut c.http_host).is("Where the HTTP API's listener binds."),
             Key::word("http_port", PORT, |c| &mut c.http_port)
-                .is("The HTTP API's port. Listeners that are given the same host and port are one."),
+                .is("The HTTP API's port. Given `ws_host` and `ws_port` it shares that listener."),
             Key::word("operator_host", HOST, |c| &mut c.operator_host)
                 .is("Where the operators' listeners (metrics, pprof, Swagger UI) bind. Beyond loopback they need `operator_token`."),
             Key::new(
@@ -162,7 +162,7 @@ static NODE: &[Section] = &[
             .secret()
             .is("What a request to an operators' listener must carry as `Authorization: Bearer`. Better in the environment or the file \
                  than in a flag, which every user of the machine can read."),
-            Key::word("metrics_port", PORT, |c| &mut c.metrics_port).is("The metrics listener's port."),
+            Key::word("metrics_port", PORT, |c| &mut c.metrics_port).is("The metrics listener's port. The operators' three may share one; they cannot share one with the others."),
             Key::word("pprof_port", PORT, |c| &mut c.pprof_port).is("The port of profiles and of `/admin`."),
             Key::word("swagger_port", PORT, |c| &mut c.swagger_port).is("Swagger UI's port."),
             Key::word("trusted_proxies", "list of networks (`10.0.0.0/8`); commas in a flag", |c| &mut c.trusted_proxies)

@@ -93,16 +93,13 @@ impl Config {
         }
     }
 
-    /// The listeners to bind. Groups with the same host and port share one; so does an operators' group with a public
-    /// one of its port that binds every address (it needs the token then). Ports that the kernel chooses differ.
+    /// The listeners to bind. Groups with the same host and port share one; ports that the kernel chooses differ.
     pub fn listeners(&self) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
         for group in Group::ALL {
             let Some(port) = self.port(group).number() else { continue };
             let host = self.host(group);
-            let takes_in =
-                |other: &Listener| other.host == host || (group.is_for_operators() && other.host.is_unspecified());
-            match listeners.iter_mut().find(|other| port != 0 && other.port == port && takes_in(other)) {
+            match listeners.iter_mut().find(|other| port != 0 && other.port == port && other.host == host) {
                 Some(shared) => shared.groups.push(group),
                 None => listeners.push(Listener { host, port, groups: vec![group] }),
             }

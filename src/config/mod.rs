@@ -1,7 +1,7 @@
 //! Flags, environment and file, once, into one typed structure.
 //!
-//! The way of a setting: [`cli`] and [`file`] collect what was given as text with its source, [`keys`] says which
-//! keys there are and where each stands in [`Config`], [`check`] refuses what cannot work together. Flags win over
+//! The way of a setting: `cli` and `file` collect what was given as text with its source, `keys` says which
+//! keys there are and where each stands in [`Config`], `check` refuses what cannot work together. Flags win over
 //! the environment, the environment over the file, the file over the defaults.
 //!
 //! Invariants: a `Config` that exists has been checked; no secret is ever part of an error, a warning or `Debug`.
@@ -9,6 +9,8 @@
 
 mod check;
 pub mod cli;
+pub mod demo;
+pub mod doc;
 mod error;
 mod file;
 mod keys;
@@ -17,6 +19,8 @@ mod listeners;
 mod number;
 mod projects;
 mod queue_keys;
+pub mod show;
+pub mod sign;
 mod sources;
 mod tags;
 mod value;

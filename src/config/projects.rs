@@ -137,20 +137,19 @@ fn origins(table: &mut Table) -> Result<Vec<Box<str>>, ConfigError> {
     let (origins, source) = table.take_list("origins")?;
     for origin in &origins {
         if !is_origin(origin) {
-            let reason =
-                "is no origin; write what browsers send: \"https://app.example.com\", with a port where it is unusual";
+            let reason = "is no origin; write what browsers send: \"https://app.example.com\", with a port where it is unusual; or \"*\"";
             return Err(ConfigError::bad_value(&table.path("origins"), origin, &source, reason));
         }
     }
     Ok(origins.into_iter().map(|origin| origin.to_ascii_lowercase().into()).collect())
 }
 
-/// Whether a browser can send `text` as `Origin` (RFC 6454, section 6.2): `scheme://host[:port]`, or `null`.
+/// Whether a browser can send `text` as `Origin` (RFC 6454, section 6.2): `scheme://host[:port]` or `null`; or `*`, any.
 fn is_origin(text: &str) -> bool {
     let is_host =
         |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*,".contains(&b));
     let is_scheme = |scheme: &str| scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    text == "null"
+    matches!(text, "*" | "null")
         || text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && is_scheme(scheme) && is_host(host))
 }
 
@@ -232,12 +231,17 @@ mod tests {
 
     #[test]
     fn origins_are_what_browsers_send() {
-        for good in
-            ["https://app.example.com", "http://localhost:3000", "http://[::1]:80", "null", "capacitor://localhost"]
-        {
+        for good in [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "http://[::1]:80",
+            "null",
+            "*",
+            "capacitor://localhost",
+        ] {
             assert!(is_origin(good), "{good}");
         }
-        for bad in ["", "*", "app.example.com", "https://", "https://a/", "https://*.a", "https://a b", "://a"] {
+        for bad in ["", "**", "app.example.com", "https://", "https://a/", "https://*.a", "https://a b", "://a"] {
             assert!(!is_origin(bad), "{bad}");
         }
     }

@@ -88,6 +88,15 @@ const HTTP: Section = Section {
     title: "Limits: the HTTP API",
     limits: true,
     keys: &[
+        Key::number("http_head_bytes_max", Bytes, KIB, 256 * KIB, |c| &mut c.limits.http.head_bytes_max)
+            .is("Request line and headers together; more is a 431.")
+            .extremes("Pushes in a query no longer fit.", "Each opening request may take that much memory."),
+        Key::number("http_headers_max", Of("headers"), 8, 256, |c| &mut c.limits.http.headers_max)
+            .is("Headers; more is a 431.")
+            .extremes("Callers behind proxies that add headers get 431.", "More work before anyone is known."),
+        Key::number("http_target_bytes_max", Bytes, 256, 256 * KIB, |c| &mut c.limits.http.target_bytes_max)
+            .is("The request target, with its query; more is a 414.")
+            .extremes("Pushes in a query no longer fit: 414.", "More work before anyone is known."),
         Key::number("http_body_bytes_max", Bytes, KIB, 64 * MIB, |c| &mut c.limits.http.body_bytes_max)
             .is("A body; more is a 413.")
             .extremes("Large pushes and batches are refused.", "Each request in flight may take that much memory."),
@@ -100,6 +109,15 @@ const HTTP: Section = Section {
         Key::number("http_idle_timeout", Time, 100, HOUR, |c| &mut c.limits.http.idle_timeout)
             .is("An idle kept-alive connection.")
             .extremes("Callers connect anew for every push.", "Idle callers hold places."),
+        Key::number("http_write_timeout", Time, 100, 10 * MINUTE, |c| &mut c.limits.http.write_timeout)
+            .is("Writing one answer.")
+            .extremes(
+                "Callers on slow links lose their answer.",
+                "A caller that does not read holds a place for longer.",
+            ),
+        Key::number("http_answer_timeout", Time, 100, HOUR, |c| &mut c.limits.http.answer_timeout)
+            .is("The node's own answer to a call; 503 when it does not come. At least `pending_timeout`.")
+            .extremes("Callers are told 503 for what is accepted a moment later.", "Callers wait long for a no."),
         Key::number("http_in_flight_max", Of("requests a core"), 1, 1_000_000, |c| &mut c.limits.http.in_flight_max)
             .is("Requests in flight; more: 503.")
             .extremes("Bursts are refused.", "Memory, and everyone waits."),

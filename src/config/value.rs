@@ -60,6 +60,14 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// What is counted, behind a comma, where the number itself does not say it.
+    pub fn noun(self) -> String {
+        match self {
+            Self::Time | Self::Bytes => String::new(),
+            Self::Of(noun) => format!(", {noun}"),
+        }
+    }
+
     /// A number of this unit as people write it.
     pub fn show(self, number: u64) -> String {
         match self {

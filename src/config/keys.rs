@@ -166,7 +166,7 @@ static NODE: &[Section] = &[
             Key::word("pprof_port", PORT, |c| &mut c.pprof_port).is("The port of profiles and of `/admin`."),
             Key::word("swagger_port", PORT, |c| &mut c.swagger_port).is("Swagger UI's port."),
             Key::word("trusted_proxies", "list of networks (`10.0.0.0/8`); commas in a flag", |c| &mut c.trusted_proxies)
-                .is("Proxies whose `X-Forwarded-For` is believed when connections are counted by address.")
+                .is("Proxies whose `X-Forwarded-For` is believed when connections are counted by address. Not active yet: a warning at the start.")
                 .extremes(
                     "All clients behind an unlisted proxy count as one address.",
                     "A client inside a listed network can name any address as its own.",

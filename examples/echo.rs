@@ -12,7 +12,7 @@ use ws_cluster::{
     hub::{HubSettings, NewSession},
     limits::Limits,
     metrics::Counters,
-    model::{Boot, Pid, Role, SessionId},
+    model::{Boot, Pid, Role, SessionId, network::Networks},
     protocol::{
         decoder::Message,
         frame::{self, OpCode},
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let served = shard::run_on_driver(flags.driver, move |_| async move {
         let limits = Arc::new(limits());
-        let admission = Admission::new(limits.opening.clone(), 1 << 20);
+        let admission = Admission::new(limits.opening.clone(), 1 << 20, Networks::default());
         let settings = HubSettings { node: 0, boot: Boot(0), core: 0, limits, outboxes_bytes_max: usize::MAX };
         let core = Core::new(settings, Arc::<Counters>::default())?;
         let listener = TcpListener::bind_with_config(("127.0.0.1", flags.port), &ListenerOpts::new())?;

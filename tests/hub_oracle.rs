@@ -251,7 +251,7 @@ fn everybody_gets_exactly_what_is_meant_for_them() {
     let one: Option<u64> = std::env::var("WS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = one.map_or(0..SEEDS, |seed| seed..seed + 1);
     for seed in seeds {
-        println!("WS_SEED={seed}");
+        eprintln!("WS_SEED={seed}");
         let mut world = World::new(seed);
         for _ in 0..STEPS {
             world.step();

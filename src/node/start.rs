@@ -158,7 +158,7 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
 
 fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Result<()> {
     let Shared { config, cores, .. } = shared;
-    let admission = Admission::new(config.limits.opening.clone(), files_max);
+    let admission = Admission::new(config.limits.opening.clone(), files_max, config.trusted_proxies.clone());
     let writing = &config.limits.writing;
     let outboxes = match writing.outboxes_bytes_max {
         0 => usize::try_from(machine::memory_bytes() / 4).unwrap_or(usize::MAX),

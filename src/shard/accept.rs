@@ -53,12 +53,18 @@ fn admit<S: Service>(
 ) {
     let address = address.ip().to_canonical();
     let Ok(socket) = Socket::new(stream, address) else { return };
-    let barred = admission.is_barred(address, clock::now());
-    let permit = match admission.connection(address) {
-        Ok(permit) if !barred => permit,
+    // Whom a trusted proxy speaks for is known when its head has come.
+    let is_proxy = admission.is_trusted_proxy(address);
+    let barred = !is_proxy && admission.is_barred(address, clock::now());
+    let permits = admission.connection().and_then(|permit| {
+        let of_address = if is_proxy { None } else { Some(admission.address(address)?) };
+        Ok((permit, of_address))
+    });
+    let permits = match permits {
+        Ok(permits) if !barred => permits,
         refused => return turn_away(core, &socket, refused.err()),
     };
-    let opening = Opening { core: core.clone(), service: service.clone(), socket, permit, fallback };
+    let opening = Opening { core: core.clone(), service: service.clone(), socket, permits, fallback };
     let core = core.clone();
     monoio::spawn(async move {
         if AssertUnwindSafe(opening.run()).catch_unwind().await.is_err() {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::limits::OpeningLimits;
+use crate::{limits::OpeningLimits, model::network::Networks};
 
 #[expect(clippy::disallowed_types, reason = "held for a few map operations at a connection's begin and end")]
 type Lock<T> = std::sync::Mutex<T>;
@@ -27,6 +27,7 @@ pub struct Admission(Arc<Shared>);
 struct Shared {
     limits: OpeningLimits,
     connections_max: usize,
+    trusted_proxies: Networks,
     hasher: ahash::RandomState,
     counts: Lock<Counts>,
 }
@@ -60,31 +61,58 @@ pub struct Permit {
 
 #[derive(Debug)]
 enum Place {
-    Connection(IpAddr),
+    Connection,
+    Address(IpAddr),
     User(u64),
 }
 
 impl Admission {
-    /// An account that admits at most what `limits` and the file limit (`files_max`) allow.
-    pub fn new(limits: OpeningLimits, files_max: usize) -> Self {
+    /// An account that admits at most what `limits` and the file limit (`files_max`) allow. Connections of
+    /// `trusted_proxies` count for the addresses that those name.
+    pub fn new(limits: OpeningLimits, files_max: usize, trusted_proxies: Networks) -> Self {
         let connections_max = limits.connections_max.min(files_max / 5 * 4);
-        Self(Arc::new(Shared { limits, connections_max, hasher: ahash::RandomState::new(), counts: Lock::default() }))
+        let (hasher, counts) = (ahash::RandomState::new(), Lock::default());
+        Self(Arc::new(Shared { limits, connections_max, trusted_proxies, hasher, counts }))
     }
 
-    /// A place for a connection from `address`.
-    pub fn connection(&self, address: IpAddr) -> Result<Permit, NotAdmitted> {
+    /// A place for a connection.
+    pub fn connection(&self) -> Result<Permit, NotAdmitted> {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.connections >= self.0.connections_max {
             return Err(NotAdmitted::Node);
         }
+        counts.connections += 1;
+        Ok(Permit { admission: self.clone(), place: Place::Connection })
+    }
+
+    /// A place for a connection from `address`.
+    pub fn address(&self, address: IpAddr) -> Result<Permit, NotAdmitted> {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let per_address = self.0.limits.connections_per_address;
         let held = counts.addresses.entry(address).or_default();
         if per_address > 0 && *held as usize >= per_address {
             return Err(NotAdmitted::Address);
         }
         *held += 1;
-        counts.connections += 1;
-        Ok(Permit { admission: self.clone(), place: Place::Connection(address) })
+        Ok(Permit { admission: self.clone(), place: Place::Address(address) })
+    }
+
+    /// Whether `peer` is a proxy that says the truth about whom it speaks for.
+    pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
+        self.0.trusted_proxies.contains(peer)
+    }
+
+    /// Whom a connection is from: `peer`, or the last of `X-Forwarded-For` that is no trusted proxy itself.
+    pub fn real_address(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
+        let mut address = peer;
+        for named in forwarded_for.unwrap_or_default().rsplit(',') {
+            if !self.is_trusted_proxy(address) {
+                break;
+            }
+            let Ok(named) = named.trim().parse::<IpAddr>() else { break };
+            address = named.to_canonical();
+        }
+        address
     }
 
     /// A place for a connection of a user. With `kick_oldest` there always is one: somebody else ends the oldest.
@@ -130,10 +158,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match self.place {
-            Place::Connection(address) => {
-                counts.connections -= 1;
-                give_back(&mut counts.addresses, address);
-            }
+            Place::Connection => counts.connections -= 1,
+            Place::Address(address) => give_back(&mut counts.addresses, address),
             Place::User(key) => give_back(&mut counts.users, key),
         }
     }
@@ -155,16 +181,18 @@ mod tests {
     #[test]
     fn places_come_back_and_bounds_hold() {
         let limits = OpeningLimits { connections_per_address: 2, connections_per_uid: 1, ..OpeningLimits::default() };
-        let admission = Admission::new(limits, 5);
-        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let first = admission.connection(a).expect("a place");
-        let _second = admission.connection(a).expect("a place");
-        assert_eq!(admission.connection(a).err(), Some(NotAdmitted::Address));
-        let _third = admission.connection(b).expect("a place");
-        let _fourth = admission.connection(b).expect("a place");
-        assert_eq!(admission.connection(IpAddr::from([127, 0, 0, 3])).err(), Some(NotAdmitted::Node));
+        let admission = Admission::new(limits, 5, Networks::default());
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let held: Vec<Permit> = (0..4).map(|_| admission.connection().expect("a place")).collect();
+        assert_eq!(admission.connection().err(), Some(NotAdmitted::Node));
+        drop(held);
+        assert!(admission.connection().is_ok());
+        let first = admission.address(address).expect("a place");
+        let _second = admission.address(address).expect("a place");
+        assert_eq!(admission.address(address).err(), Some(NotAdmitted::Address));
+        assert!(admission.address(IpAddr::from([127, 0, 0, 2])).is_ok());
         drop(first);
-        assert!(admission.connection(a).is_ok());
+        assert!(admission.address(address).is_ok());
         let user = admission.user("1", "bob").expect("a place");
         assert_eq!(admission.user("1", "bob").err(), Some(NotAdmitted::User));
         assert!(admission.user("2", "bob").is_ok());
@@ -173,8 +201,20 @@ mod tests {
     }
 
     #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted = Networks::new(["10.0.0.0/8".parse().expect("a network")]);
+        let admission = Admission::new(OpeningLimits::default(), 1000, trusted);
+        let (proxy, client) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([203, 0, 113, 7]));
+        assert_eq!(admission.real_address(proxy, Some("1.2.3.4, 203.0.113.7")), client);
+        assert_eq!(admission.real_address(proxy, Some("203.0.113.7, 10.9.9.9")), client);
+        assert_eq!(admission.real_address(proxy, Some("nonsense")), proxy);
+        assert_eq!(admission.real_address(proxy, None), proxy);
+        assert_eq!(admission.real_address(client, Some("1.2.3.4")), client);
+    }
+
+    #[test]
     fn an_address_that_fails_often_is_barred_for_a_minute() {
-        let admission = Admission::new(OpeningLimits::default(), 1000);
+        let admission = Admission::new(OpeningLimits::default(), 1000, Networks::default());
         let (address, now) = (IpAddr::from([127, 0, 0, 1]), crate::clock::now());
         for _ in 0..10 {
             assert!(!admission.is_barred(address, now));

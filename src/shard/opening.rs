@@ -43,7 +43,8 @@ pub(super) struct Opening<S: Service> {
     pub core: Rc<Core>,
     pub service: Rc<S>,
     pub socket: Socket,
-    pub permit: Permit,
+    /// The connection's place, and its address' unless a trusted proxy will name that.
+    pub permits: (Permit, Option<Permit>),
     pub fallback: Option<Fallback>,
 }
 
@@ -100,7 +101,7 @@ impl<S: Service> Opening<S> {
             match reader.read(&head, &limits) {
                 Ok(None) => {}
                 Ok(Some((Parsed::Upgrade(upgrade), used))) => {
-                    return Head::Upgrade(upgrade.into(), head.split_off(used));
+                    return Head::Upgrade(upgrade, head.split_off(used));
                 }
                 Ok(Some((Parsed::Plain(request), _))) => return self.plain(&request.path),
                 Err(error) => return malformed(error),
@@ -151,7 +152,7 @@ impl<S: Service> Opening<S> {
     }
 
     fn admit(self, admitted: Admitted<S::Peer>, upgrade: &Upgrade, rest: Vec<u8>) {
-        let Self { core, service, socket, permit, .. } = self;
+        let Self { core, service, socket, permits, .. } = self;
         let Admitted { session, mut peer } = admitted;
         let id = core.with_hub(|hub| hub.open(session));
         let socket = Rc::new(socket);
@@ -161,7 +162,7 @@ impl<S: Service> Opening<S> {
         service.opened(&core, &mut peer, id);
         monoio::spawn(async move {
             connection::serve(core, service, socket, id, peer, rest).await;
-            drop(permit);
+            drop(permits);
         });
     }
 

@@ -15,6 +15,7 @@ pub(super) struct Fields<'h> {
     version: Option<&'h [u8]>,
     protocols: Option<Box<str>>,
     extensions: Option<Box<str>>,
+    forwarded_for: Option<Box<str>>,
 }
 
 impl<'h> Fields<'h> {
@@ -48,6 +49,8 @@ impl<'h> Fields<'h> {
             join(&mut self.protocols, value, "Sec-WebSocket-Protocol is not visible ASCII")?;
         } else if is("sec-websocket-extensions") {
             join(&mut self.extensions, value, "Sec-WebSocket-Extensions is not visible ASCII")?;
+        } else if is("x-forwarded-for") {
+            join(&mut self.forwarded_for, value, "X-Forwarded-For is not visible ASCII")?;
         }
         Ok(())
     }
@@ -81,6 +84,7 @@ impl<'h> Fields<'h> {
             key: key.into(),
             protocols: self.protocols,
             extensions: self.extensions,
+            forwarded_for: self.forwarded_for,
         })))
     }
 }

@@ -58,6 +58,8 @@ pub struct Upgrade {
     pub protocols: Option<Box<str>>,
     /// `Sec-WebSocket-Extensions`, all of them joined by commas.
     pub extensions: Option<Box<str>>,
+    /// `X-Forwarded-For`, all of them joined by commas: what proxies say, and anybody can write.
+    pub forwarded_for: Option<Box<str>>,
 }
 
 /// A GET that is no handshake.

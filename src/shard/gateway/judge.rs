@@ -48,10 +48,19 @@ impl Gateway {
                 };
             }
         }
+        let (peer, address) = (address, self.admission.real_address(address, upgrade.forwarded_for.as_deref()));
         if self.admission.is_barred(address, clock::now()) {
             let message = "too many failed credentials from this address; wait a minute";
             return Verdict::Refuse { status: 429, err: "too_many_failures", message };
         }
+        let of_address =
+            match self.admission.is_trusted_proxy(peer).then(|| self.admission.address(address)).transpose() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    let message = "too many connections from this address";
+                    return Verdict::Refuse { status: 429, err: "too_many_connections", message };
+                }
+            };
         let Ok(params) = Params::parse(&upgrade.query) else {
             return Verdict::Refuse {
                 status: 400,
@@ -81,7 +90,7 @@ impl Gateway {
         let peer = GatewayPeer {
             pid: identity.pid.clone(),
             role: identity.role,
-            _user: user,
+            _permits: (user, of_address),
             bad_in_a_row: 0,
             with_token: identity.expires_unix.is_some(),
             tags,

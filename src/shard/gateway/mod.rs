@@ -61,8 +61,8 @@ pub struct Gateway {
 pub struct GatewayPeer {
     pid: Pid,
     role: Role,
-    /// Given back when the connection ends.
-    _user: Option<Permit>,
+    /// Places of the user and of the address behind a trusted proxy, given back when the connection ends.
+    _permits: (Option<Permit>, Option<Permit>),
     bad_in_a_row: u32,
     /// Whether it was opened with a token, which may be refreshed.
     with_token: bool,

@@ -359,3 +359,6 @@ impl Entry {
         self.ring.after(since)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! The table's own books are right after whatever happens to it.
+//! Method: seeded operations on a table with narrow bounds; after each the sums are made anew. `WS_SEED` replays.
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::tag_rule::History;
+
+const BYTES_MAX: usize = 6_000;
+
+impl TagTable {
+    fn check(&self) {
+        let entries = || self.entries.iter().flatten();
+        assert_eq!(self.bytes, entries().map(|entry| entry.ring.bytes()).sum::<usize>());
+        assert!(self.bytes <= self.bytes_max, "{} bytes", self.bytes);
+        assert!(self.len() <= self.tags_max && self.len() == entries().count());
+        assert_eq!(self.len(), self.slots.values().map(HashMap::len).sum::<usize>());
+        assert!(self.slots.values().all(|tags| !tags.is_empty()));
+        let valued = entries().filter(|entry| !entry.ring.is_empty()).count() as u64;
+        assert_eq!(self.counters.get(Count::Tags), valued);
+        assert_eq!(self.oldest.len(), entries().filter(|entry| entry.queued).count());
+        let unqueued = |entry: &Entry| entry.followers.is_empty() && !entry.queued;
+        assert!(!entries().any(unqueued), "an unfollowed tag could never be dropped");
+    }
+}
+
+#[test]
+fn bytes_and_places_add_up_and_stay_in_their_bounds() {
+    let replay = std::env::var("WS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = replay.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("WS_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut table = TagTable::new(8, BYTES_MAX, Arc::default());
+    let history = History { count_max: 6, age_max: Duration::from_secs(60), bytes_max: 2_000 };
+    let rule = TagRule { history, dedup: true, ..TagRule::default() };
+    let mut now = crate::clock::now();
+    for seq in 0..20_000 {
+        let pid = Pid::new(if random.bool() { "p" } else { "q" }).expect("a pid");
+        let tag = Tag::new(&format!("t{}", random.u8(..10))).expect("a tag");
+        let core = random.u8(..3);
+        match random.u8(..10) {
+            0..6 => {
+                let payload = vec![random.u8(b'0'..b'3'); random.usize(..900)].into();
+                let (idempotency_key, affair_id) = (None, random.bool().then(|| "affair".into()));
+                let publication = Publication { pid, tag, keep: false, affair_id, idempotency_key, payload };
+                table.publish(RecordId { origin: 1, seq }, publication, &rule, now);
+            }
+            6 => drop(table.follow(core, &pid, &tag, None, &rule, now)),
+            7 | 8 => table.unfollow(core, &pid, &tag),
+            _ => match random.u8(..20) {
+                0 => table.lost(None, 4, |_, _, _| {}),
+                1 => table.sweep(&TagRules::new(vec![TagRule { pattern: "*".into(), ..rule.clone() }]), now),
+                _ => now += Duration::from_secs(random.u64(..5)),
+            },
+        }
+        table.check();
+    }
+}

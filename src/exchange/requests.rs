@@ -143,12 +143,6 @@ impl Requests {
         own
     }
 
-    /// Ends one own request, if it is still open, without an answer.
-    pub(super) fn fail(&mut self, asker: ClientId, affair_id: &str) -> Option<Notice> {
-        let slot = self.find(asker, affair_id)?;
-        self.fail_slot(slot)
-    }
-
     /// Ends what has waited long enough.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Notice> {
         let mut notices = Vec::new();

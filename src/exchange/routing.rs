@@ -128,7 +128,7 @@ impl Exchange {
 impl Exchange {
     pub(super) fn heard_request(&mut self, request: &Request, now: Instant, out: &mut Vec<Effect>) {
         match self.session(request.source.cid) {
-            Some(_) => self.heard_own_request(request, out),
+            Some(_) => self.heard_own_request(request),
             None => self.count_request(request, now),
         }
         match request.backend {
@@ -155,20 +155,10 @@ impl Exchange {
         });
     }
 
-    /// Between submitting and hearing the back-end may have gone, or further ones come.
-    fn heard_own_request(&mut self, request: &Request, out: &mut Vec<Effect>) {
-        let (asker, affair_id) = (request.source.cid, &request.affair_id);
-        let Some(target) = self.requests.target_mut(asker, affair_id) else { return };
-        let lost = match target {
-            Target::One(backend) => !self.directory.contains(&request.pid, *backend),
-            Target::All(backends) => {
-                *backends = self.directory.of(&request.pid).to_vec();
-                backends.is_empty()
-            }
-        };
-        if lost {
-            let ended = self.requests.fail(asker, affair_id);
-            self.end(ended.into_iter().collect(), End::BackendLost, out);
+    /// Back-ends that came between submitting and hearing get the request too. (What went ended it already.)
+    fn heard_own_request(&mut self, request: &Request) {
+        if let Some(Target::All(backends)) = self.requests.target_mut(request.source.cid, &request.affair_id) {
+            *backends = self.directory.of(&request.pid).to_vec();
         }
     }
 

@@ -115,7 +115,7 @@ pub enum Input {
         /// The record's identity.
         result: Result<RecordId, Refusal>,
     },
-    /// The log lost records for good.
+    /// The log lost records for good, and has counted that.
     Lost {
         /// In this shard; none: in all.
         shard: Option<u16>,
@@ -253,7 +253,6 @@ impl Exchange {
     }
 
     fn lost(&mut self, shard: Option<u16>, out: &mut Vec<Effect>) {
-        self.counters.inc(Count::LogLost);
         self.tags.lost(shard, self.shards, |pid, tag, cores| {
             for core in cores.iter() {
                 out.push(Effect::ToCore(core, ToCore::Gap { pid: pid.clone(), tag: tag.clone() }));

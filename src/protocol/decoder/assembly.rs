@@ -26,10 +26,8 @@ pub(super) struct Assembly {
     data: Vec<u8>,
     /// So much of `data` is UTF-8, if it is text.
     checked_bytes: usize,
-    /// A control frame's payload.
+    /// The last control frame's payload.
     control: Vec<u8>,
-    /// What the last call handed out and this call takes back.
-    handed_out: Option<HandedOut>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,23 +45,8 @@ struct Fragments {
     count: u32,
 }
 
-#[derive(Clone, Copy)]
-enum HandedOut {
-    Control,
-    Message,
-}
-
 impl Assembly {
-    /// Takes back what the last call handed out. Whether anything is under way still.
-    pub(super) fn release(&mut self) -> bool {
-        match self.handed_out.take() {
-            Some(HandedOut::Control) => self.control.clear(),
-            Some(HandedOut::Message) => self.data = Vec::new(),
-            None => {}
-        }
-        self.is_underway()
-    }
-
+    /// Whether a frame or message has begun and not ended. If not, nothing that is kept here matters any more.
     pub(super) fn is_underway(&self) -> bool {
         self.head_bytes > 0 || self.frame.is_some() || self.fragments.is_some()
     }
@@ -97,7 +80,6 @@ impl Assembly {
                 return Ok((used, None));
             }
             if frame.opcode.is_control() {
-                self.handed_out = Some(HandedOut::Control);
                 return Ok((used, Some(message(frame.opcode, &self.control)?)));
             }
             if frame.is_final {
@@ -115,7 +97,7 @@ impl Assembly {
             self.head_bytes += taken;
             return Ok(None);
         };
-        self.check(header, bounds)?;
+        self.admit(header, bounds)?;
         *used += header.header_bytes - before;
         self.head_bytes = 0;
         let Header { opcode, is_final, mask, payload_bytes, .. } = header;
@@ -124,9 +106,10 @@ impl Assembly {
         Ok(Some(frame))
     }
 
-    /// Holds a frame to the message that is under way.
-    fn check(&mut self, header: Header, bounds: Bounds) -> Result<(), DecodeError> {
+    /// Holds a frame to the message that is under way, if any, and counts it in.
+    fn admit(&mut self, header: Header, bounds: Bounds) -> Result<(), DecodeError> {
         if header.opcode.is_control() {
+            self.control.clear();
             return Ok(());
         }
         let Some(fragments) = &mut self.fragments else {
@@ -175,8 +158,6 @@ impl Assembly {
     }
 
     fn finish(&mut self) -> Result<Message<'_>, DecodeError> {
-        self.checked_bytes = 0;
-        self.handed_out = Some(HandedOut::Message);
         match self.fragments.take() {
             Some(Fragments { opcode: OpCode::Text, .. }) => Ok(Message::Text(utf8(&self.data)?)),
             _ => Ok(Message::Binary(&self.data)),

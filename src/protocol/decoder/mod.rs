@@ -118,7 +118,7 @@ fn feed<'a>(
     bounds: Bounds,
     input: &'a mut [u8],
 ) -> Result<(usize, Option<Message<'a>>), DecodeError> {
-    if slot.as_mut().is_some_and(|assembly| !assembly.release()) {
+    if slot.as_ref().is_some_and(|assembly| !assembly.is_underway()) {
         *slot = None;
     }
     if input.is_empty() {

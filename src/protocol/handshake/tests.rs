@@ -98,6 +98,15 @@ fn a_bad_head_is_refused() {
 }
 
 #[test]
+fn what_no_head_may_hold_is_refused_as_soon_as_it_comes() {
+    let begun = "GET / HTTP/1.1\r\nHost: a";
+    for bad in ["\rb", "\n", "\0", "\r\n folded", "\r\n\tfolded"] {
+        assert!(read(&format!("{begun}{bad}")).is_err(), "{bad:?}");
+    }
+    assert_eq!(read(begun), Ok(None));
+}
+
+#[test]
 fn an_upgrade_needs_each_of_its_headers_once() {
     for (without, expected) in [
         ("Connection: keep-alive, Upgrade\r\n", 400),

@@ -220,6 +220,21 @@ fn a_torn_batch_still_gives_every_seq() {
 }
 
 #[test]
+fn behind_an_entry_whose_length_is_wrong_nothing_is_guessed() {
+    let mut bytes = encode_batch(1, 1, &[example("1"), example("2"), example("3")]).to_vec();
+    bytes[HEADER_BYTES..HEADER_BYTES + ENTRY_BYTES].copy_from_slice(&1000_u32.to_le_bytes());
+    let entries: Vec<_> = Batch::decode(bytes.into()).unwrap().map(|entry| (entry.seq, entry.record)).collect();
+    assert_eq!(entries, [1, 2, 3].map(|seq| (seq, Err(RecordError::Torn))));
+}
+
+#[test]
+fn a_list_gets_room_for_what_is_there_and_not_for_what_it_claims() {
+    // 2^35 - 1 names would be half a terabyte.
+    let push = b"\x02\x01a\xff\xff\xff\xff\x7f\x01a";
+    assert_eq!(decode::decode_record(Bytes::from_static(push)), Err(RecordError::Torn));
+}
+
+#[test]
 fn a_header_that_says_the_impossible_is_refused() {
     let good = encode_batch(1, 1, &[example("1")]);
     let with = |at: usize, bytes: &[u8]| {

@@ -336,8 +336,6 @@ pub const PARAMS_MAX: usize = 64;
 pub const LOG_EVENTS_MAX: usize = 8192;
 /// The same in bytes; one event may go beyond it.
 pub const LOG_EVENTS_BYTES_MAX: usize = 16 << 20;
-/// Live entries of a shard that wait for the log; more are dropped and read from the log instead.
-pub const LOG_LIVE_ENTRIES_MAX: usize = 1024;
 /// Live messages that wait between the queue's connection and the shards.
 pub const LOG_LIVE_MESSAGES_MAX: usize = 8192;
 /// How long a new epoch takes nothing but what the last one held.

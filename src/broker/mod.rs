@@ -14,9 +14,11 @@ mod batch;
 
 pub mod lease;
 pub mod memory;
+pub mod redis;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 pub use self::batch::{Batch, Body, Content, Records};
@@ -223,10 +225,13 @@ pub trait Broker: Send + Sync + 'static {
     fn takes_values(&self) -> bool;
 }
 
+/// Reads an entry out of a message; none: it is not one.
+pub type Decode = fn(Bytes) -> Option<Entry>;
+
 /// New entries of a shard as they come.
 #[derive(Debug)]
 pub struct Live {
-    entries: Option<mpsc::Receiver<Entry>>,
+    messages: Option<(mpsc::Receiver<Bytes>, Decode)>,
     nudge: Arc<Notify>,
     progress: Option<Arc<memory::Progress>>,
 }
@@ -243,25 +248,29 @@ pub enum News {
 }
 
 impl Live {
-    /// Entries that come through a channel; `nudge` is notified when one may have been missed.
-    pub fn channel(entries: mpsc::Receiver<Entry>, nudge: Arc<Notify>) -> Self {
-        Self { entries: Some(entries), nudge, progress: None }
+    /// Entries that come as messages; `nudge` is notified when one may have been missed.
+    pub fn channel(messages: mpsc::Receiver<Bytes>, decode: Decode, nudge: Arc<Notify>) -> Self {
+        Self { messages: Some((messages, decode)), nudge, progress: None }
     }
 
     /// Only nudges; the reader's progress is told to the queue.
     pub fn nudges(nudge: Arc<Notify>, progress: Arc<memory::Progress>) -> Self {
-        Self { entries: None, nudge, progress: Some(progress) }
+        Self { messages: None, nudge, progress: Some(progress) }
     }
 
     /// Waits for the next news. Nothing is lost when this is dropped.
     pub async fn next(&mut self) -> News {
-        let Some(entries) = &mut self.entries else {
+        let Some((messages, decode)) = &mut self.messages else {
             self.nudge.notified().await;
             return News::Nudge;
         };
         tokio::select! {
             biased;
-            entry = entries.recv() => entry.map_or(News::Ended, News::Entry),
+            // What cannot be read was something all the same: the log itself knows what.
+            message = messages.recv() => match message {
+                Some(message) => decode(message).map_or(News::Nudge, News::Entry),
+                None => News::Ended,
+            },
             () = self.nudge.notified() => News::Nudge,
         }
     }

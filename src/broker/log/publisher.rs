@@ -206,7 +206,7 @@ impl Publisher {
         }
         match &self.flying {
             Some(flying) => self.append(Call::Batch, flying.batch.clone()),
-            None => self.append(Call::Seal, Arc::new(Batch::new(self.origin, self.next_seq, Vec::new()))),
+            None => self.append_seal(),
         }
     }
 
@@ -223,6 +223,12 @@ impl Publisher {
     fn append_replay(&mut self, replay: Batch) -> Step {
         let call = Call::Replay { origin: replay.origin, first_seq: replay.first_seq, last_seq: replay.last_seq() };
         self.append(call, Arc::new(replay))
+    }
+
+    /// No records: tells everybody that the replay is over.
+    fn append_seal(&mut self) -> Step {
+        let first_seq = last_of(&self.lasts, self.origin) + 1;
+        self.append(Call::Seal, Arc::new(Batch::new(self.origin, first_seq, Vec::new())))
     }
 
     fn append(&mut self, call: Call, batch: Arc<Batch>) -> Step {

@@ -1,0 +1,155 @@
+//! Live channels over one connection.
+//!
+//! Invariants: a message that finds no room is dropped, and its listener is nudged; so are all listeners when the
+//! connection was lost, or when fred itself dropped messages.
+
+use std::{collections::HashMap, sync::Arc, sync::PoisonError, time::Duration};
+
+use bytes::Bytes;
+use fred::{
+    clients::SubscriberClient,
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    types::{ConnectHandle, Message, Value, config::Config},
+};
+use tokio::{
+    sync::{Notify, broadcast, mpsc},
+    task::JoinHandle,
+};
+
+use crate::{LinkError, Pending};
+
+/// Messages of one channel that wait for its listener.
+const CHANNEL_MESSAGES_MAX: usize = 1024;
+/// How often the connection is asked whether it lives: a dead one brings nothing, and nothing else would notice.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A channel's messages.
+#[derive(Debug)]
+pub struct Listener {
+    /// The messages. Ends when the link does.
+    pub messages: mpsc::Receiver<Bytes>,
+    /// Notified when messages may have been missed.
+    pub nudge: Arc<Notify>,
+}
+
+#[derive(Clone)]
+struct Ear {
+    messages: mpsc::Sender<Bytes>,
+    nudge: Arc<Notify>,
+}
+
+#[expect(clippy::disallowed_types, reason = "held for one look-up by the node's thread, never by a core")]
+type Lock<T> = std::sync::Mutex<T>;
+type Ears = Arc<Lock<HashMap<String, Vec<Ear>>>>;
+
+/// The connection that carries live channels.
+pub struct Listening {
+    client: SubscriberClient,
+    ears: Ears,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Listening {
+    pub(crate) fn start(config: &Config, messages_max: usize) -> Result<(Self, ConnectHandle), LinkError> {
+        let client = crate::subscriber_builder(config, messages_max)
+            .build_subscriber_client()
+            .map_err(|_| LinkError::Url("its parts do not fit together".to_owned()))?;
+        let ears = Ears::default();
+        let tasks = vec![
+            crate::watch(&client, "live"),
+            tokio::spawn(dispatch(client.clone(), ears.clone())),
+            tokio::spawn(keep(client.clone(), ears.clone())),
+        ];
+        let connecting = client.connect();
+        Ok((Self { client, ears, tasks }, connecting))
+    }
+
+    pub(crate) fn listen(&self, channel: String) -> Pending<'_, Listener> {
+        let (sender, messages) = mpsc::channel(CHANNEL_MESSAGES_MAX);
+        let nudge = Arc::new(Notify::new());
+        let ear = Ear { messages: sender, nudge: nudge.clone() };
+        Box::pin(async move {
+            self.ears.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default().push(ear);
+            // Whatever becomes of this attempt, the keeper goes on.
+            let subscribed = self.client.subscribe(channel).await;
+            subscribed.map(|()| Listener { messages, nudge }).map_err(|error| LinkError::Unknown(error.to_string()))
+        })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Hands messages to the listeners of their channels.
+async fn dispatch(client: SubscriberClient, ears: Ears) {
+    let (mut messages, mut connects) = (client.message_rx(), client.reconnect_rx());
+    loop {
+        tokio::select! {
+            biased;
+            connect = connects.recv() => match connect {
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => nudge_all(&ears),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            message = messages.recv() => match message {
+                Ok(message) => hand_on(&ears, message),
+                Err(broadcast::error::RecvError::Lagged(_)) => nudge_all(&ears),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+fn hand_on(ears: &Ears, message: Message) {
+    let Value::Bytes(bytes) = (match message.value {
+        Value::String(text) => Value::Bytes(text.into_inner()),
+        other => other,
+    }) else {
+        return;
+    };
+    let mut ears = ears.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(listeners) = ears.get_mut(&*message.channel) else { return };
+    listeners.retain(|ear| match ear.messages.try_send(bytes.clone()) {
+        Ok(()) => true,
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            ear.nudge.notify_one();
+            true
+        }
+        Err(mpsc::error::TrySendError::Closed(_)) => false,
+    });
+}
+
+fn nudge_all(ears: &Ears) {
+    let ears = ears.lock().unwrap_or_else(PoisonError::into_inner);
+    ears.values().flatten().for_each(|ear| ear.nudge.notify_one());
+}
+
+/// Subscribes after every connect, and again now and then: fred takes a subscription for done when it was written,
+/// and does not hear when the server ends one. A ping that is not answered makes it give the connection up.
+async fn keep(client: SubscriberClient, ears: Ears) {
+    let mut connects = client.reconnect_rx();
+    loop {
+        tokio::select! {
+            connect = connects.recv() => if connect == Err(broadcast::error::RecvError::Closed) {
+                return;
+            },
+            () = tokio::time::sleep(PING_INTERVAL) => {}
+        }
+        if !client.is_connected() {
+            continue;
+        }
+        let channels: Vec<String> = ears.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let kept: Result<(), _> = async {
+            if !channels.is_empty() {
+                client.subscribe(channels).await?;
+            }
+            client.ping(None).await
+        }
+        .await;
+        if let Err(error) = kept {
+            tracing::debug!(%error, "the live connection does not answer");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! An own Redis for a test: a child process on its own port, in its own directory, ended by its own pid.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// What Redis keeps over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    Nothing,
+    Everything,
+}
+
+pub struct RedisServer {
+    pub port: u16,
+    keeps: Keeps,
+    directory: PathBuf,
+    child: Option<Child>,
+    more: Vec<String>,
+}
+
+/// Whether there is a Redis to test with. Without one, tests say so and pass, unless CI demands it.
+pub fn is_available() -> bool {
+    let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "CI needs a redis-server");
+    if !found {
+        eprintln!("skipped: there is no redis-server");
+    }
+    found
+}
+
+impl RedisServer {
+    pub fn start(keeps: Keeps) -> Self {
+        Self::start_with(keeps, &[])
+    }
+
+    pub fn start_with(keeps: Keeps, more: &[&str]) -> Self {
+        let port = free_port();
+        let directory = std::env::temp_dir().join(format!("ws-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let more = more.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server = Self { port, keeps, directory, child: None, more };
+        server.launch();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the process and waits until it takes connections.
+    pub fn launch(&mut self) {
+        let aof = if self.keeps == Keeps::Everything { "yes" } else { "no" };
+        let port = self.port.to_string();
+        let child = Command::new("redis-server")
+            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", aof])
+            .args(["--appendfsync", "always", "--dir"])
+            .arg(&self.directory)
+            .args(&self.more)
+            .stdout(Stdio::null())
+            .spawn();
+        self.child = Some(child.expect("redis-server starts"));
+        for _ in 0..500 {
+            if self.try_cli(&["PING"]).is_some_and(|pong| pong == "PONG") {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server on port {port} does not answer");
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killed");
+            child.wait().expect("waited for");
+        }
+    }
+
+    /// Sends the process a signal: `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Runs one command by redis-cli.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        self.try_cli(arguments).expect("redis-cli answers")
+    }
+
+    fn try_cli(&self, arguments: &[&str]) -> Option<String> {
+        TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
+}

@@ -170,12 +170,6 @@ impl Check<'_> {
                 warnings.push(format!("tags {pattern:?}: max_hz is not active yet; every update is served"));
             }
         }
-        if self.config.trusted_proxies.iter().next().is_some() {
-            let effect = "all clients behind a proxy count as its one address";
-            warnings.push(format!(
-                "trusted_proxies is not active yet: {effect} (connections_per_address = 0 lifts the bound)"
-            ));
-        }
         if self.config.queue == QueueKind::Memory && self.is_given("redis_url") {
             warnings.push("redis_url is given but not used: queue = memory".to_owned());
         }

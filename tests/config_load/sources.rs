@@ -154,8 +154,6 @@ fn what_cannot_work_together_is_refused() {
     ] {
         flags(good).config();
     }
-    let proxies = flags(&["--trusted_proxies", "10.0.0.0/8"]).load().expect("a good configuration");
-    assert!(proxies.warnings[0].starts_with("trusted_proxies is not active yet"));
     let unused = flags(&["--queue", "memory", "--redis_url", "redis://h"]).load().expect("a good configuration");
     assert_eq!(unused.warnings, ["redis_url is given but not used: queue = memory"]);
 }

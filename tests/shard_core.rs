@@ -1,0 +1,228 @@
+//! One core on loopback: what a slow, a mad and a busy connection mean for the others on it.
+//!
+//! Method: a shard with one core runs in a thread, with a service that broadcasts `b…`, panics at `p…` and echoes
+//! the rest; plain blocking sockets are its clients. Bounds on time are an order above what is expected.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use futures_util::future::LocalBoxFuture;
+use monoio::net::TcpListener;
+use ws_cluster::{
+    hub::{HubSettings, NewSession},
+    limits::Limits,
+    metrics::{Count, Counters},
+    model::{Audience, Boot, Pid, Push, Role, SessionId, network::Networks},
+    protocol::{decoder::Message, handshake::Upgrade},
+    shard::{self, Admission, Admitted, Core, Driver, Hangup, Service, Verdict},
+};
+
+struct Broadcast {
+    pid: Pid,
+}
+
+impl Service for Broadcast {
+    type Peer = ();
+
+    fn judge(&self, _: &Core, upgrade: &Upgrade, _: IpAddr) -> Verdict<()> {
+        let uid = upgrade.path.trim_start_matches('/').into();
+        let pid = self.pid.clone();
+        let session = NewSession { pid, role: Role::User, uid, device: None, tag_patterns: None, expires: None };
+        Verdict::Admit(Box::new(Admitted { session, peer: () }))
+    }
+
+    fn plain(&self, _: &str) -> Option<(u16, String)> {
+        None
+    }
+
+    fn is_endpoint(&self, _: &str) -> bool {
+        true
+    }
+
+    fn opened(&self, _: &Rc<Core>, (): &mut (), _: SessionId) {}
+
+    fn message(&self, core: &Rc<Core>, (): &mut (), id: SessionId, message: Message<'_>) -> Result<(), Hangup> {
+        let Message::Text(text) = message else { return Ok(()) };
+        assert!(!text.starts_with('p'), "a panic that was asked for");
+        let payload = format!("\"{text}\"");
+        let audience = match text.strip_prefix("b:") {
+            Some(rest) => Audience { uids: rest.split(':').take(1).map(Box::from).collect(), ..Audience::default() },
+            None => {
+                core.with_hub(|hub| hub.send_text(id, text.as_bytes()));
+                return Ok(());
+            }
+        };
+        let pid = self.pid.clone();
+        let push = Push { pid, audience, affair_id: None, idempotency_key: None, payload: payload.into() };
+        core.with_hub(|hub| hub.push(&push));
+        Ok(())
+    }
+
+    fn turn_ended(&self, _: &Rc<Core>, (): &mut (), _: SessionId) -> Option<LocalBoxFuture<'static, ()>> {
+        None
+    }
+
+    fn closed(&self, core: &Rc<Core>, (): (), id: SessionId) {
+        core.with_hub(|hub| hub.close(id));
+    }
+
+    fn message_bytes_max(&self, _: &Core, _: Role) -> usize {
+        1 << 20
+    }
+}
+
+/// A running core: its address and counters. It ends with the test process.
+fn core(driver: Driver) -> (SocketAddr, Arc<Counters>) {
+    let counters = Arc::<Counters>::default();
+    let (tell, told) = mpsc::sync_channel(1);
+    let of_core = counters.clone();
+    thread::spawn(move || {
+        let served = shard::run_on_driver(driver, move |_| async move {
+            let mut limits = Limits::default();
+            limits.opening.connections_per_address = 0;
+            limits.frames.messages_burst = 1 << 20;
+            limits.frames.bytes_per_second = 0;
+            let limits = Arc::new(limits);
+            let admission = Admission::new(limits.opening.clone(), 1 << 20, Networks::default());
+            let settings = HubSettings { node: 0, boot: Boot(0), core: 0, limits, outboxes_bytes_max: usize::MAX };
+            let core = Core::new(settings, of_core).expect("a core");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+            tell.send(listener.local_addr().expect("an address")).expect("the test waits");
+            let service = Rc::new(Broadcast { pid: Pid::new("p").expect("a pid") });
+            monoio::spawn(core.clone().walk());
+            monoio::spawn(shard::tick(core.clone()));
+            shard::accept(core, service, listener, admission, None).await;
+        });
+        served.expect("a driver");
+    });
+    (told.recv().expect("the core runs"), counters)
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(address: SocketAddr, uid: &str) -> Self {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        let head = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(format!("GET /{uid} HTTP/1.1\r\n{head}").as_bytes()).expect("a request");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101"));
+        Self(stream)
+    }
+
+    /// A masked text frame; the mask is zero, which changes nothing.
+    fn frame(text: &str) -> Vec<u8> {
+        let mut frame = vec![0x81];
+        match text.len() {
+            short @ ..126 => frame.push(0x80 | short as u8),
+            long => {
+                frame.push(0x80 | 126);
+                frame.extend((long as u16).to_be_bytes());
+            }
+        }
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        frame
+    }
+
+    fn send(&mut self, text: &str) {
+        self.0.write_all(&Self::frame(text)).expect("a write");
+    }
+
+    fn receive(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).expect("a frame");
+        let length = match head[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.0.read_exact(&mut length).expect("a length");
+                usize::from(u16::from_be_bytes(length))
+            }
+            short => usize::from(short),
+        };
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).expect("a payload");
+        (head[0], payload)
+    }
+}
+
+fn on_both_drivers(property: impl Fn(SocketAddr, &Counters)) {
+    for driver in [Driver::Auto, Driver::Epoll] {
+        let (address, counters) = core(driver);
+        property(address, &counters);
+    }
+}
+
+#[test]
+fn a_reader_that_stops_reading_does_not_delay_another_one() {
+    on_both_drivers(|address, counters| {
+        let _stopped = Client::connect(address, "slow");
+        let mut other = Client::connect(address, "fast");
+        let mut sender = Client::connect(address, "sender");
+        // More than the kernel and the outbox take together.
+        let filler = "x".repeat(60_000);
+        for _ in 0..200 {
+            sender.send(&format!("b:slow:{filler}"));
+            sender.send("b:fast:tick");
+            assert_eq!(other.receive().1, br#"{"payload":"b:fast:tick"}"#);
+        }
+        assert_eq!(counters.get(Count::SlowConsumers), 1);
+    });
+}
+
+#[test]
+fn a_panic_ends_its_connection_and_no_other() {
+    on_both_drivers(|address, counters| {
+        let mut mad = Client::connect(address, "mad");
+        let mut sane = Client::connect(address, "sane");
+        mad.send("panic");
+        let (opcode, payload) = mad.receive();
+        assert_eq!((opcode, &payload[..2]), (0x88, &1011_u16.to_be_bytes()[..]));
+        sane.send("still here");
+        assert_eq!(sane.receive().1, b"still here");
+        assert_eq!(counters.get(Count::Panics), 1);
+    });
+}
+
+#[test]
+fn what_waits_for_a_socket_leaves_in_few_writes() {
+    on_both_drivers(|address, counters| {
+        let mut client = Client::connect(address, "one");
+        let before = counters.get(Count::Writes);
+        let burst: Vec<u8> = (0..100).flat_map(|number| Client::frame(&format!("{number}"))).collect();
+        client.0.write_all(&burst).expect("a write");
+        for number in 0..100 {
+            assert_eq!(client.receive().1, number.to_string().as_bytes());
+        }
+        let writes = counters.get(Count::Writes) - before;
+        assert!(writes <= 20, "100 frames in {writes} writes");
+    });
+}
+
+#[test]
+fn a_sender_that_never_pauses_leaves_turns_to_the_others() {
+    on_both_drivers(|address, _| {
+        let mut flood = Client::connect(address, "flood");
+        let mut calm = Client::connect(address, "calm");
+        let frames: Vec<u8> = (0..20_000).flat_map(|_| Client::frame("b:nobody:x")).collect();
+        let writer = thread::spawn(move || flood.0.write_all(&frames).map(|()| flood));
+        for number in 0..50 {
+            calm.send(&format!("{number}"));
+            assert_eq!(calm.receive().1, number.to_string().as_bytes());
+        }
+        drop(writer.join());
+    });
+}

@@ -17,6 +17,7 @@ use crate::{
         Broker, Durability,
         log::{Log, LogSettings},
         memory::Memory,
+        redis::{Redis, RedisSettings},
     },
     config::{self, Config, Group, QueueKind},
     exchange::{Exchange, ExchangeRules, ExchangeSettings},
@@ -112,9 +113,15 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
 }
 
 fn broker(config: &Config) -> io::Result<Arc<dyn Broker>> {
+    let log_bytes_max = config.limits.queue.log_bytes_max;
     Ok(match config.queue {
-        QueueKind::Memory => Arc::new(Memory::new(config.limits.queue.log_bytes_max)),
-        QueueKind::Redis => return Err(io::Error::other("the Redis queue is not built in yet")),
+        QueueKind::Memory => Arc::new(Memory::new(log_bytes_max)),
+        QueueKind::Redis => {
+            let settings = RedisSettings { prefix: config.key_prefix.clone(), log_bytes_max };
+            Arc::new(Redis::start(config.redis_url.expose(), settings).map_err(io::Error::other)?)
+        }
+        #[cfg(feature = "plain-pubsub")]
+        QueueKind::PubSub => return Err(io::Error::other("plain pub/sub is not there yet")),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which system interface drives a core: io_uring where the kernel allows it, epoll otherwise.
 
-use std::{fmt, future::Future, io, str::FromStr};
+use std::{fmt, future::Future, io, str::FromStr, sync::Once};
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
@@ -66,9 +66,15 @@ where
         match builder.enable_timer().build() {
             Ok(mut runtime) => return Ok(runtime.block_on(main(Driven::Uring))),
             Err(error) if driver == Driver::Uring => return Err(error),
-            Err(error) => tracing::warn!(%error, "io_uring is not to be had; epoll drives this core"),
+            Err(error) => warn_once(&error),
         }
     }
     let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
     Ok(runtime.block_on(main(Driven::Epoll)))
+}
+
+/// All cores meet the same kernel; one line tells of it.
+fn warn_once(error: &io::Error) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| tracing::warn!(%error, "io_uring is not to be had; epoll drives the cores"));
 }

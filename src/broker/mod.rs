@@ -14,6 +14,8 @@ mod batch;
 
 pub mod lease;
 pub mod memory;
+#[cfg(feature = "plain-pubsub")]
+pub mod pubsub;
 pub mod redis;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};

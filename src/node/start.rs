@@ -121,7 +121,10 @@ fn broker(config: &Config) -> io::Result<Arc<dyn Broker>> {
             Arc::new(Redis::start(config.redis_url.expose(), settings).map_err(io::Error::other)?)
         }
         #[cfg(feature = "plain-pubsub")]
-        QueueKind::PubSub => return Err(io::Error::other("plain pub/sub is not there yet")),
+        QueueKind::PubSub => {
+            let queue = crate::broker::pubsub::PlainPubSub::start(config.redis_url.expose(), &config.key_prefix);
+            Arc::new(queue.map_err(io::Error::other)?)
+        }
     })
 }
 

@@ -3,6 +3,7 @@
 //! Method: logs run on a tokio `LocalSet` in the test's thread; a task a node moves its events into a list.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod proxy;
 pub mod server;
 
 use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};

@@ -51,7 +51,8 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Starts the process and waits until it takes connections.
+    /// Starts the process and waits until it takes connections. Nothing else happens in the test meanwhile.
+    #[expect(clippy::disallowed_methods, reason = "a test's thread may sleep")]
     pub fn launch(&mut self) {
         let aof = if self.keeps == Keeps::Everything { "yes" } else { "no" };
         let port = self.port.to_string();

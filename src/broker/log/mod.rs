@@ -19,6 +19,9 @@ mod publish;
 mod receive;
 mod window;
 
+#[cfg(test)]
+mod model_tests;
+
 use std::{
     cell::{Cell, RefCell},
     hash::{BuildHasher, Hasher, RandomState},
@@ -177,11 +180,16 @@ impl Log {
         offered
     }
 
+    /// Whether every record that was submitted has its outcome, or its outcome is on its way to the node.
+    pub fn is_settled(&self) -> bool {
+        self.shards.iter().all(|shard| shard.publisher.borrow().is_settled())
+    }
+
     /// Takes nothing new and waits until what waits is appended or refused. The node goes on reading events
     /// meanwhile. Then gives the lease up.
     pub async fn close(&self) {
         self.shards.iter().for_each(|shard| shard.publisher.borrow_mut().close());
-        while !self.shards.iter().all(|shard| shard.publisher.borrow().is_settled()) {
+        while !self.is_settled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if self.common.lease.borrow().is_valid(now()) {

@@ -108,6 +108,8 @@ pub struct Publisher {
     sealed: bool,
     /// The furthest place known.
     seen: Position,
+    /// The current epoch has lost something that it had: the next open must start another.
+    is_broken: bool,
     /// What the log holds of this publisher's origins.
     lasts: HashMap<u64, u64>,
     pending: PendingRecords,
@@ -142,6 +144,7 @@ impl Publisher {
             is_open: false,
             sealed: false,
             seen: Position::default(),
+            is_broken: false,
             lasts: HashMap::new(),
             pending: PendingRecords::default(),
             flying: None,
@@ -184,7 +187,7 @@ impl Publisher {
             return Step::Wait(earliest(Some(until), self.deadline()));
         }
         if !self.is_open || self.check_at().is_none_or(|at| at <= now) {
-            return self.open();
+            return self.open(now);
         }
         if let Some(replay) = self.window.next_replay(|origin| last_of(&self.lasts, origin), &self.settings) {
             return self.append_replay(replay);
@@ -210,14 +213,23 @@ impl Publisher {
         }
     }
 
-    fn open(&mut self) -> Step {
+    /// The origins of which something is still to be appended or may have to be appended again.
+    fn my_origins(&self) -> Vec<u64> {
         let mut origins = self.window.origins();
         origins.extend(self.flying.iter().map(|flying| flying.batch.origin));
         origins.push(self.origin);
         origins.sort_unstable();
         origins.dedup();
+        origins
+    }
+
+    fn open(&mut self, now: Instant) -> Step {
+        self.leave_idle_origin(now);
         self.call = Some(Call::Open);
-        Step::Open(Open { seen: self.seen, origins, all_origins: false, grace: LOG_GRACE })
+        let origins = self.my_origins();
+        let beyond = Position { epoch: self.epoch, offset: u64::MAX };
+        let seen = if self.is_broken { self.seen.max(beyond) } else { self.seen };
+        Step::Open(Open { seen, origins, all_origins: false, grace: LOG_GRACE })
     }
 
     fn append_replay(&mut self, replay: Batch) -> Step {
@@ -243,11 +255,7 @@ impl Publisher {
         if taken.is_empty() {
             return;
         }
-        // The queue may have forgotten an origin that was idle for long, so that a new one is the honest way on.
-        let is_idle = |at: Instant| now.saturating_duration_since(at) > LOG_ORIGIN_IDLE_MAX;
-        if self.window.is_empty() && self.stored_at.is_some_and(is_idle) {
-            self.take_new_origin();
-        }
+        self.leave_idle_origin(now);
         let (bodies, submitters): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|waiting| (waiting.body, (waiting.to, waiting.since))).unzip();
         let batch = Arc::new(Batch::new(self.origin, self.next_seq, bodies));
@@ -270,6 +278,11 @@ impl Publisher {
         if is_new || lacks_some {
             self.window.rewind();
         }
+        if is_new {
+            self.is_broken = false;
+        } else if lacks_some {
+            self.forked();
+        }
         if last_of(&self.lasts, self.origin) >= self.next_seq {
             // The log holds a seq that was never given out: what was thought undone was done.
             self.take_new_origin();
@@ -280,7 +293,7 @@ impl Publisher {
     fn learn_lasts(&mut self, origins: &[OriginLast]) -> bool {
         let lasts: HashMap<u64, u64> = origins.iter().map(|last| (last.origin, last.seq)).collect();
         let before = std::mem::replace(&mut self.lasts, lasts);
-        before.iter().any(|(origin, last)| last_of(&self.lasts, *origin) < *last)
+        self.my_origins().into_iter().any(|origin| last_of(&self.lasts, origin) < last_of(&before, origin))
     }
 
     /// An epoch was opened: what of the batch on its way?
@@ -403,14 +416,26 @@ impl Publisher {
 
     /// The receiver has an entry; `last` is its origin and last seq.
     pub fn observed(&mut self, position: Position, kind: Kind, last: Option<(u64, u64)>) {
-        self.seen = self.seen.max(position);
-        self.is_open &= position.epoch <= self.epoch;
+        self.saw(position);
         self.sealed |= position.epoch == self.epoch && kind == Kind::New;
         if let (Some(flying), Some(last)) = (&mut self.flying, last)
             && last == (flying.batch.origin, flying.batch.last_seq())
         {
             flying.heard = Some(position);
         }
+    }
+
+    /// The log has come as far as this: one that ends before it has lost something.
+    pub fn saw(&mut self, position: Position) {
+        self.seen = self.seen.max(position);
+        self.is_open &= position.epoch <= self.epoch;
+    }
+
+    /// In the current epoch the log has become another than the one that was known: it must begin a new epoch, in which
+    /// every publisher brings all it has.
+    pub fn forked(&mut self) {
+        self.is_broken = true;
+        self.is_open = false;
     }
 
     /// Answers those who have waited too long, and lets the window go of what is old.
@@ -486,6 +511,15 @@ impl Publisher {
     /// When an idle publisher makes sure that its epoch still stands.
     fn check_at(&self) -> Option<Instant> {
         self.answered_at.map(|at| at + LOG_SILENCE_MAX)
+    }
+
+    /// The queue forgets an origin that was idle for long, so that a new one is the honest way on.
+    fn leave_idle_origin(&mut self, now: Instant) {
+        let is_idle = |at: Instant| now.saturating_duration_since(at) > LOG_ORIGIN_IDLE_MAX;
+        if self.stored_at.is_some_and(is_idle) && self.window.is_empty() && self.flying.is_none() {
+            self.stored_at = None;
+            self.take_new_origin();
+        }
     }
 
     fn take_new_origin(&mut self) {

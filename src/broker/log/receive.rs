@@ -11,10 +11,8 @@ use super::{
     receiver::{Harvest, Heard, Receiver, Verdict},
 };
 use crate::{
-    broker::{Live, News, Open, Opened, Pending, Position},
-    limits::{
-        LOG_GRACE, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES_MAX, LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN,
-    },
+    broker::{Live, News, Opened, Pending},
+    limits::{LOG_PAGE_BYTES, LOG_PAGE_ENTRIES_MAX, LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN},
     metrics::Count,
 };
 
@@ -47,15 +45,27 @@ impl Reading {
     /// Hears the retained log up to the tail that it has now.
     async fn warm_up(&mut self) {
         let shard = self.shard.clone();
-        let open = Open { seen: Position::default(), origins: Vec::new(), all_origins: true, grace: LOG_GRACE };
-        let opened: Opened = shard.insist(|| shard.common.broker.open(shard.number, open.clone())).await;
-        while self.receiver.cursor() < opened.tail && self.read_page().await > 0 {}
+        let mut opened = self.open(&Opened::default()).await;
+        loop {
+            self.catch_up().await;
+            let again = self.open(&opened).await;
+            if again.tail.epoch == opened.tail.epoch {
+                break;
+            }
+            opened = again;
+        }
         self.receiver.warmed(opened.tail, &opened.origins);
+        shard.publisher.borrow_mut().saw(self.receiver.cursor());
         let unready = shard.common.unready.get() - 1;
         shard.common.unready.set(unready);
         if unready == 0 {
             shard.common.events.send(LogEvent::Ready).await;
         }
+    }
+
+    async fn open(&self, before: &Opened) -> Opened {
+        let (shard, open) = (&self.shard, self.receiver.open_again(before));
+        shard.insist(|| shard.common.broker.open(shard.number, open.clone())).await
     }
 
     /// Takes live entries until the subscription ends.
@@ -80,8 +90,15 @@ impl Reading {
                     let mut harvest = Harvest::default();
                     let verdict = self.receiver.live(entry, &mut harvest);
                     self.hand_on(harvest).await;
-                    if verdict == Verdict::Behind && self.catch_up().await {
-                        self.shard.common.counters.inc(Count::LogCatchUps);
+                    match verdict {
+                        Verdict::Behind if self.catch_up().await => {
+                            self.shard.common.counters.inc(Count::LogCatchUps);
+                        }
+                        Verdict::Forked => {
+                            self.shard.publisher.borrow_mut().forked();
+                            self.shard.work.notify_one();
+                        }
+                        Verdict::Taken | Verdict::Old | Verdict::Behind => {}
                     }
                 }
                 News::Nudge => {

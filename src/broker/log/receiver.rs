@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    broker::{Entry, Kind, OriginLast, Position, Records},
-    limits::LOG_ORIGINS_MAX,
+    broker::{Entry, Kind, Open, Opened, OriginLast, Position, Records},
+    limits::{LOG_GRACE, LOG_ORIGINS_MAX},
     model::{Record, RecordId},
     protocol::wire::{self, LogPosition},
 };
@@ -24,6 +24,8 @@ pub enum Verdict {
     Taken,
     /// It is behind the cursor.
     Old,
+    /// It is behind the cursor, where something else was heard: the log is not the one that was read.
+    Forked,
     /// Something before it is missing: read from the cursor.
     Behind,
 }
@@ -107,6 +109,13 @@ impl Receiver {
         self.warm
     }
 
+    /// The question that begins and ends the reading of the retained log. If the second answer is of another epoch
+    /// than the first, the log has become another meanwhile and what the first said of it is void.
+    pub fn open_again(&self, opened: &Opened) -> Open {
+        let seen = self.cursor().max(opened.tail);
+        Open { seen, origins: Vec::new(), all_origins: true, grace: LOG_GRACE }
+    }
+
     /// The retained log has been read up to `tail`, where `origins` stood; from now on entries are live.
     pub fn warmed(&mut self, tail: Position, origins: &[OriginLast]) {
         self.warm = false;
@@ -124,13 +133,23 @@ impl Receiver {
     pub fn live(&mut self, entry: Entry, harvest: &mut Harvest) -> Verdict {
         let cursor = self.cursor();
         if entry.position <= cursor {
-            return Verdict::Old;
+            return if self.is_unheard(&entry) { Verdict::Forked } else { Verdict::Old };
         }
         if self.cursor.is_none() || entry.position != (Position { offset: cursor.offset + 1, ..cursor }) {
             return Verdict::Behind;
         }
         self.take(entry, harvest);
         Verdict::Taken
+    }
+
+    /// Whether an entry of the cursor's epoch, at a place that has been passed, holds what was never heard there.
+    fn is_unheard(&self, entry: &Entry) -> bool {
+        if entry.kind == Kind::Replayed || entry.position.epoch != self.cursor().epoch {
+            return false;
+        }
+        let Ok(Some(records)) = entry.content.clone().open() else { return false };
+        let heard = self.origins.get(&records.origin()).map_or(0, |last| last.seq);
+        records.seqs().1 > heard
     }
 
     /// Takes a page that was read from the cursor.

@@ -18,7 +18,10 @@ use tokio::sync::Notify;
 
 pub(super) use self::shard_log::ShardLog;
 use super::{Append, Appended, Broker, BrokerError, Claim, Claimed, Entry, Live, Open, Opened, Pending, Position, now};
-use crate::model::{Boot, NodeId};
+use crate::{
+    clock::unix_ms,
+    model::{Boot, NodeId},
+};
 
 #[expect(clippy::disallowed_types, reason = "held for one synchronous sentence by node threads, never by a core")]
 type Lock<T> = std::sync::Mutex<T>;
@@ -72,7 +75,7 @@ struct Held {
 }
 
 /// A shard's log and those who read it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     log: ShardLog,
     readers: Vec<(Weak<Progress>, Arc<Notify>)>,
@@ -97,7 +100,7 @@ impl Memory {
             if !keeps {
                 state.shards = None;
                 state.leases.clear();
-                state.logs.values_mut().for_each(|shard| shard.log = ShardLog::default());
+                state.logs.values_mut().for_each(|shard| shard.log = ShardLog::new(unix_ms()));
             }
         });
     }
@@ -130,7 +133,7 @@ impl Memory {
 
 impl State {
     fn shard(&mut self, shard: u16) -> &mut Shard {
-        self.logs.entry(shard).or_default()
+        self.logs.entry(shard).or_insert_with(|| Shard { log: ShardLog::new(unix_ms()), readers: Vec::new() })
     }
 
     fn append(&mut self, shard: u16, append: &Append, log_bytes_max: usize) -> Result<Appended, BrokerError> {

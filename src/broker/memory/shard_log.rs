@@ -27,9 +27,16 @@ pub(in crate::broker) struct ShardLog {
     origins: HashMap<u64, OriginLast>,
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// No epoch is below this: a queue that has forgotten everything must not begin again with an old number.
+    epoch_min: u64,
 }
 
 impl ShardLog {
+    /// An empty log with epochs from `epoch_min`, the time in any unit.
+    pub(in crate::broker) fn new(epoch_min: u64) -> Self {
+        Self { epoch_min, ..Self::default() }
+    }
+
     /// Joins the epoch of the queue's `run`, or starts the next.
     pub(in crate::broker) fn open(&mut self, run: u64, open: &Open, now: Instant) -> Opened {
         let has_lost = self.tail < open.seen;
@@ -44,7 +51,7 @@ impl ShardLog {
     fn start_epoch(&mut self, run: u64, open: &Open, has_lost: bool, now: Instant) {
         let follows = self.tail.epoch > 0 || open.seen.epoch > 0;
         self.run = run;
-        self.tail = Position { epoch: self.tail.epoch.max(open.seen.epoch) + 1, offset: 0 };
+        self.tail = Position { epoch: (self.tail.epoch.max(open.seen.epoch) + 1).max(self.epoch_min), offset: 0 };
         self.sealed = false;
         self.open_at = follows.then(|| now + open.grace);
         if has_lost {
@@ -115,5 +122,33 @@ impl ShardLog {
     pub(in crate::broker) fn read(&self, after: Position, entries_max: usize) -> Vec<Entry> {
         let first = self.entries.partition_point(|entry| entry.position <= after);
         self.entries.range(first..).take(entries_max).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+impl ShardLog {
+    /// The queue comes back without its last entries, as many as the current epoch has of them.
+    pub(in crate::broker) fn lose_tail(&mut self, entries: u64) {
+        for _ in 0..entries.min(self.tail.offset) {
+            self.entries.pop_back();
+            self.tail.offset -= 1;
+        }
+        let epoch = self.tail.epoch;
+        self.sealed = self.entries.iter().any(|entry| entry.position.epoch == epoch && entry.kind == Kind::New);
+        let mut origins = HashMap::new();
+        for entry in &self.entries {
+            if let Content::Shared(batch) = &entry.content
+                && !batch.bodies.is_empty()
+            {
+                let last = OriginLast { origin: batch.origin, seq: batch.last_seq(), position: entry.position };
+                origins.insert(batch.origin, last);
+            }
+        }
+        self.origins = origins;
+    }
+
+    /// The entries, oldest first.
+    pub(in crate::broker) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 }

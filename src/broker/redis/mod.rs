@@ -21,6 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ws_cluster_redis::{Lane, Link, LinkError, Reply};
 
+#[cfg(feature = "plain-pubsub")]
+pub(super) use self::entries::from_live;
 use self::scripts::Scripts;
 use super::{
     Append, Appended, Broker, BrokerError, Claim, Claimed, Durability, Entry, Live, Open, Opened, OriginLast, Pending,

@@ -40,7 +40,7 @@ fn a_full_file_is_read() {
     assert_eq!(project.secrets.len(), 2);
     assert_eq!(project.secrets[0].expose(), b"hidden current");
     assert_eq!((project.jwt.as_ref(), project.requests), (Some(&JwtKey::Hs256), RequestRouting::All));
-    assert_eq!(project.origins, ["https://app.example.com".into()]);
+    assert_eq!(project.origins, [Box::<str>::from("https://app.example.com")]);
 
     let rule = loaded.config.tags.find("kline.BTC.1m");
     assert_eq!((rule.class, rule.dedup, rule.hz_max), (DeliveryClass::Latest, true, 5));

@@ -45,7 +45,7 @@ fn every_form_of_a_push_gives_the_same_record() {
         assert_eq!((answer.status, &*answer.body), (200, r#"{"code":1,"msg":"success","payload":{"id":"a-1"}}"#));
         let records = fixture.submitted();
         let [Record::Push(push)] = &records[..] else { panic!("{records:?}") };
-        assert_eq!(push.audience.uids, ["ann".into(), "b ö&b".into()], "{kind} {body}");
+        assert_eq!(push.audience.uids, ["ann", "b ö&b"].map(Box::<str>::from), "{kind} {body}");
         assert_eq!((push.audience.devices.len(), payload(&records[0])), (1, r#"{"n": 1e999}"#));
         assert_eq!((push.affair_id.as_deref(), push.idempotency_key.as_deref()), (Some("a"), Some("k")));
         assert_eq!(push.pid.as_str(), "1");

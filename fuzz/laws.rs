@@ -18,8 +18,11 @@ use ws_cluster::{
     },
 };
 
+/// What must hold for any bytes; it panics where it does not.
+pub type Law = fn(&[u8]);
+
 /// Every law under its name.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub const ALL: &[(&str, Law)] = &[
     ("decoder", decoder),
     ("handshake", handshake),
     ("wire", wire),

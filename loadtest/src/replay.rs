@@ -62,7 +62,7 @@ pub struct ReplayArgs {
     /// CSV file with bars: date, open, high, low, close, volume, and perhaps symbol [default: real daily bars of five stocks]
     #[arg(long)]
     pub file: Option<PathBuf>,
-    /// What the tags begin with: <prefix><symbol>.<interval>
+    /// What the tags begin with: `<prefix><symbol>.<interval>`
     #[arg(long, default_value = "kline.")]
     pub tags: String,
     /// Symbols to take of the file, with commas [default: all]

@@ -1,6 +1,6 @@
 //! The HTTP API: a guarded HTTP/1.1 server and its handlers.
 //!
-//! The way of a request: [`listen`] accepts, [`server`] reads under deadlines, [`head`] judges the head and how the
+//! The way of a request: [`listen()`] accepts, [`server`] reads under deadlines, [`head`] judges the head and how the
 //! body is framed, [`chunked`] takes a chunked body apart, a [`Handler`] answers, [`encode`] writes.
 //!
 //! Invariants: a peer's bytes never panic; nothing grows by a length that was only declared; a request has exactly

@@ -1,6 +1,6 @@
 //! One core on monoio: accept, read, write, timers. The only place with users' sockets.
 //!
-//! The way in: [`accept`] → [`opening`] (head, judgement, 101) → [`connection`] (decode, pace) → a [`Service`].
+//! The way in: [`accept()`] → [`opening`] (head, judgement, 101) → [`connection`] (decode, pace) → a [`Service`].
 //! The way out: a hub's outboxes → [`Core::walk`] → sockets. Nothing above this floor sees a user's socket.
 
 mod accept;

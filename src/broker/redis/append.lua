@@ -1,7 +1,7 @@
 -- Appends one batch, or says why not. Loaded with RUN, the run_id of the server for which it was loaded: another
 -- server does not know this script, and that is the fence.
 -- KEYS  log, meta, seqs, marks, live channel
--- ARGV  epoch, origin, prev, last, is_new, seen_offset, mark_bytes, marks_max, entries_max, touch, batch
+-- ARGV  epoch, origin, prev, last, is_new, seen_offset, mark_bytes, log_bytes_max, entries_max, touch, batch
 local meta = redis.call('HMGET', KEYS[2], 'run', 'epoch', 'offset', 'sealed', 'open_at', 'bytes', 'marked')
 if meta[1] ~= RUN or meta[2] ~= ARGV[1] then return {'fenced'} end
 local offset = tonumber(meta[3])
@@ -42,12 +42,18 @@ if new_last ~= prev then
     redis.call('HSET', KEYS[3], ARGV[2], ARGV[4] .. ' ' .. ARGV[1] .. ' ' .. at .. ' ' .. time[1])
 end
 
--- Each mark stands for mark_bytes of the log; what is before the oldest of marks_max of them goes.
+-- A mark is an entry and how many bytes were appended up to its end; what lies further back than the bound goes. Large
+-- entries make few marks, so that the bytes and not the number of marks decide.
 if bytes - tonumber(meta[7] or '0') >= tonumber(ARGV[7]) then
     redis.call('HSET', KEYS[2], 'marked', string.format('%.0f', bytes))
-    if redis.call('RPUSH', KEYS[4], id) > tonumber(ARGV[8]) then
-        redis.call('XTRIM', KEYS[1], 'MINID', '~', redis.call('LPOP', KEYS[4]))
-    end
+    redis.call('RPUSH', KEYS[4], id .. ' ' .. string.format('%.0f', bytes))
+    local gone
+    repeat
+        local oldest, upto = string.match(redis.call('LINDEX', KEYS[4], 0), '^(%S+) ?(%d*)$')
+        local is_over = bytes - (tonumber(upto) or 0) > tonumber(ARGV[8])
+        if is_over then gone = oldest; redis.call('LPOP', KEYS[4]) end
+    until not is_over
+    if gone then redis.call('XTRIM', KEYS[1], 'MINID', '~', gone) end
 end
 
 -- Nobody may be listening, or may be allowed to: the batch is in the log all the same.

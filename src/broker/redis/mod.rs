@@ -114,7 +114,7 @@ impl Redis {
             flag(!batch.is_replay()),
             number(append.seen_offset),
             number((self.settings.log_bytes_max / MARKS) as u64),
-            number(MARKS as u64),
+            number(self.settings.log_bytes_max as u64),
             number(LOG_ENTRIES_MAX as u64),
             flag(is_sync),
             batch.encode(),

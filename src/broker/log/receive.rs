@@ -79,7 +79,7 @@ impl Reading {
                 biased;
                 news = live.next() => news,
                 () = tokio::time::sleep(silence) => {
-                    let found = self.catch_up().await;
+                    let found = self.catch_up_behind().await;
                     silence = if found { LOG_SILENCE_MIN } else { (silence * 2).min(LOG_SILENCE_MAX) };
                     continue;
                 }
@@ -91,22 +91,31 @@ impl Reading {
                     let verdict = self.receiver.live(entry, &mut harvest);
                     self.hand_on(harvest).await;
                     match verdict {
-                        Verdict::Behind if self.catch_up().await => {
-                            self.shard.common.counters.inc(Count::LogCatchUps);
+                        Verdict::Behind => {
+                            self.catch_up_behind().await;
                         }
                         Verdict::Forked => {
                             self.shard.publisher.borrow_mut().forked();
                             self.shard.work.notify_one();
                         }
-                        Verdict::Taken | Verdict::Old | Verdict::Behind => {}
+                        Verdict::Taken | Verdict::Old => {}
                     }
                 }
                 News::Nudge => {
-                    self.catch_up().await;
+                    self.catch_up_behind().await;
                 }
                 News::Ended => return,
             }
         }
+    }
+
+    /// Reads what the live channel has not brought, and counts it; whether there was anything.
+    async fn catch_up_behind(&mut self) -> bool {
+        let found = self.catch_up().await;
+        if found {
+            self.shard.common.counters.inc(Count::LogCatchUps);
+        }
+        found
     }
 
     /// Reads to the end of the log; whether there was anything.

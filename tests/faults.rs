@@ -14,6 +14,7 @@ use support::{
     checker::{Pushed, Received, Report, check},
     eventually, http, json,
     node::{Driver, Queue},
+    proxy::Link,
     redis::Persistence,
     run_with,
 };
@@ -30,28 +31,61 @@ fn roomy() -> Config {
     Config::new().limit("outbox_frames_max", 1_000_000).limit("outbox_bytes_max", 256 << 20)
 }
 
-/// Pushes at two nodes while `fault` happens; the comparison, printed.
-async fn under_load(name: &str, mut cluster: Cluster, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
-    let load = Load::connect(&cluster.nodes, 3, 2000).await;
-    let (report, ()) = tokio::join!(load.run(seconds()), fault(&mut cluster));
-    eprintln!("{name}: {report}");
-    for node in &cluster.nodes {
-        let (epochs, replayed) =
-            (node.metric("ws_log_epochs_total").await, node.metric("ws_log_records_total event=\"replayed\"").await);
-        let losses = node.metric("ws_log_losses_total").await;
-        eprintln!("{name}: node {}: {epochs} epochs, {replayed} replayed, {losses} losses", node.id);
-    }
-    report
+/// A run: what the nodes are, how long is pushed, and whose subscribers count.
+struct Run {
+    name: &'static str,
+    persistence: Persistence,
+    config: Config,
+    /// The nodes reach Redis through a proxy: `Some(true)` all, `Some(false)` the last.
+    proxied: Option<bool>,
+    duration: Duration,
+    /// Subscribers are on the first so many nodes.
+    watched: usize,
 }
 
-/// One scenario on a Redis of the given kind.
-fn scenario(name: &str, persistence: Persistence, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
-    let mut report = Report::default();
-    bounded(async {
-        let redis = Redis::start(persistence).await;
-        let cluster = Cluster::over(redis, 2, roomy()).await;
-        report = under_load(name, cluster, fault).await;
-    });
+impl Run {
+    fn new(name: &'static str) -> Self {
+        let (persistence, config, duration) = (Persistence::None, roomy(), seconds());
+        Self { name, persistence, config, proxied: None, duration, watched: 2 }
+    }
+
+    /// Pushes at two nodes while `fault` happens; the comparison.
+    fn with(self, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
+        let mut report = Report::default();
+        bounded(async {
+            let redis = Redis::start(self.persistence).await;
+            let cluster = match self.proxied {
+                None => Cluster::over(redis, 2, self.config).await,
+                Some(all) => Cluster::through_proxy(redis, 2, all, self.config).await,
+            };
+            report = under_load(self.name, cluster, self.watched, self.duration, fault).await;
+        });
+        report
+    }
+}
+
+/// Pushes through all nodes while `fault` happens; the comparison, printed.
+async fn under_load(
+    name: &str,
+    mut cluster: Cluster,
+    watched: usize,
+    duration: Duration,
+    fault: impl AsyncFnOnce(&mut Cluster),
+) -> Report {
+    let load = Load::connect(&cluster.nodes, watched, 3, 2000).await;
+    let (report, ()) = tokio::join!(load.run(duration), fault(&mut cluster));
+    eprintln!("{name}: {report}");
+    for node in &cluster.nodes[..watched] {
+        let log = async |event: &str| node.metric(&format!("ws_log_records_total event=\"{event}\"")).await;
+        let (replayed, duplicate) = (log("replayed").await, log("duplicate").await);
+        let epochs = node.metric("ws_log_epochs_total").await;
+        let (catch_ups, losses) =
+            (node.metric("ws_log_catch_ups_total").await, node.metric("ws_log_losses_total").await);
+        let id = node.id;
+        eprintln!(
+            "{name}: node {id}: {epochs} epochs, {replayed} replayed, {duplicate} duplicate, {catch_ups} catch-ups, {losses} losses"
+        );
+    }
     report
 }
 
@@ -62,13 +96,18 @@ fn expect_clean(report: &Report) {
     assert!(report.acknowledged > least, "{report}");
 }
 
+/// A Redis that keeps its data.
+fn on_file(name: &'static str) -> Run {
+    Run { persistence: Persistence::AppendOnly, ..Run::new(name) }
+}
+
 fn third() -> Duration {
     seconds() / 3
 }
 
 #[test]
 fn without_a_fault_everything_arrives_and_in_one_order() {
-    let report = scenario("no fault", Persistence::None, async |_| {});
+    let report = Run::new("no fault").with(async |_| {});
     expect_clean(&report);
     assert_eq!(report.unsure, 0, "{report}");
     assert!(report.divergent.is_empty(), "{report}");
@@ -77,7 +116,7 @@ fn without_a_fault_everything_arrives_and_in_one_order() {
 
 #[test]
 fn redis_killed_and_back_empty_loses_nothing() {
-    let report = scenario("killed, back empty", Persistence::None, async |cluster| {
+    let report = Run::new("killed, back empty").with(async |cluster| {
         sleep(third()).await;
         let redis = cluster.redis.as_mut().expect("Redis");
         redis.kill();
@@ -89,7 +128,7 @@ fn redis_killed_and_back_empty_loses_nothing() {
 
 #[test]
 fn redis_killed_and_back_with_its_data_loses_nothing() {
-    let report = scenario("killed, back with its file", Persistence::AppendOnly, async |cluster| {
+    let report = on_file("killed, back with its file").with(async |cluster| {
         sleep(third()).await;
         let redis = cluster.redis.as_mut().expect("Redis");
         redis.kill();
@@ -101,7 +140,7 @@ fn redis_killed_and_back_with_its_data_loses_nothing() {
 
 #[test]
 fn redis_killed_at_once_again_loses_nothing() {
-    let report = scenario("killed twice", Persistence::None, async |cluster| {
+    let report = Run::new("killed twice").with(async |cluster| {
         sleep(third()).await;
         let redis = cluster.redis.as_mut().expect("Redis");
         redis.restart().await;
@@ -113,7 +152,7 @@ fn redis_killed_at_once_again_loses_nothing() {
 
 #[test]
 fn cutting_every_connection_each_second_loses_nothing() {
-    let report = scenario("connections cut", Persistence::None, async |cluster| {
+    let report = Run::new("connections cut").with(async |cluster| {
         let redis = cluster.redis.as_ref().expect("Redis");
         for _ in 0..seconds().as_secs() - 1 {
             sleep(Duration::from_secs(1)).await;
@@ -126,7 +165,7 @@ fn cutting_every_connection_each_second_loses_nothing() {
 
 #[test]
 fn cutting_only_the_subscriptions_loses_nothing() {
-    let report = scenario("subscriptions cut", Persistence::None, async |cluster| {
+    let report = Run::new("subscriptions cut").with(async |cluster| {
         let redis = cluster.redis.as_ref().expect("Redis");
         for _ in 0..(seconds().as_secs() - 1) * 2 {
             sleep(Duration::from_millis(500)).await;
@@ -139,7 +178,7 @@ fn cutting_only_the_subscriptions_loses_nothing() {
 
 #[test]
 fn a_node_that_is_stopped_for_three_seconds_catches_up() {
-    let report = scenario("node stopped", Persistence::None, async |cluster| {
+    let report = Run::new("node stopped").with(async |cluster| {
         sleep(third() / 2).await;
         cluster.b().signal("STOP");
         sleep(Duration::from_secs(3)).await;
@@ -150,7 +189,7 @@ fn a_node_that_is_stopped_for_three_seconds_catches_up() {
 
 #[test]
 fn a_stopped_redis_delays_and_loses_nothing() {
-    let report = scenario("Redis stopped", Persistence::None, async |cluster| {
+    let report = Run::new("Redis stopped").with(async |cluster| {
         sleep(third() / 2).await;
         let redis = cluster.redis.as_ref().expect("Redis");
         redis.signal("STOP");
@@ -162,7 +201,7 @@ fn a_stopped_redis_delays_and_loses_nothing() {
 
 #[test]
 fn a_sleeping_redis_delays_and_loses_nothing() {
-    let report = scenario("Redis asleep", Persistence::None, async |cluster| {
+    let report = Run::new("Redis asleep").with(async |cluster| {
         sleep(third() / 2).await;
         cluster.redis.as_ref().expect("Redis").command(&["DEBUG", "SLEEP", "2"]).await;
     });
@@ -171,7 +210,7 @@ fn a_sleeping_redis_delays_and_loses_nothing() {
 
 #[test]
 fn a_flushed_redis_loses_nothing() {
-    let report = scenario("flushed", Persistence::None, async |cluster| {
+    let report = Run::new("flushed").with(async |cluster| {
         sleep(third()).await;
         cluster.redis.as_ref().expect("Redis").command(&["FLUSHALL"]).await;
     });
@@ -180,7 +219,7 @@ fn a_flushed_redis_loses_nothing() {
 
 #[test]
 fn redis_killed_while_a_node_is_stopped_loses_nothing() {
-    let report = scenario("Redis killed while a node is stopped", Persistence::AppendOnly, async |cluster| {
+    let report = on_file("Redis killed while a node is stopped").with(async |cluster| {
         sleep(third() / 2).await;
         cluster.b().signal("STOP");
         sleep(Duration::from_millis(500)).await;
@@ -189,6 +228,140 @@ fn redis_killed_while_a_node_is_stopped_loses_nothing() {
         cluster.b().signal("CONT");
     });
     expect_clean(&report);
+}
+
+#[test]
+fn lost_replies_make_no_duplicate_and_no_loss() {
+    let report = Run { proxied: Some(true), ..Run::new("replies lost") }.with(async |cluster| {
+        let proxy = cluster.proxy.as_ref().expect("a proxy");
+        for _ in 0..seconds().as_secs() - 2 {
+            sleep(Duration::from_millis(700)).await;
+            // What is appended now is appended, and nobody is told.
+            proxy.turn(Link::Deaf);
+            sleep(Duration::from_millis(200)).await;
+            proxy.turn(Link::Cut);
+            sleep(Duration::from_millis(100)).await;
+            proxy.turn(Link::Good);
+        }
+        assert!(proxy.swallowed() > 10, "hardly an answer was lost: {}", proxy.swallowed());
+    });
+    expect_clean(&report);
+    assert!(report.divergent.is_empty(), "{report}");
+}
+
+#[test]
+fn a_node_whose_link_stalls_catches_up() {
+    let report = Run { proxied: Some(false), ..Run::new("one link stalled") }.with(async |cluster| {
+        sleep(third() / 2).await;
+        let proxy = cluster.proxy.as_ref().expect("a proxy");
+        proxy.turn(Link::Stalled);
+        sleep(Duration::from_millis(2500)).await;
+        proxy.turn(Link::Good);
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_node_that_is_cut_off_catches_up() {
+    let report = Run { proxied: Some(false), ..Run::new("one node cut off") }.with(async |cluster| {
+        sleep(third() / 2).await;
+        let proxy = cluster.proxy.as_ref().expect("a proxy");
+        proxy.turn(Link::Cut);
+        sleep(Duration::from_secs(2)).await;
+        proxy.turn(Link::Good);
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_subscription_that_redis_ends_for_its_backlog_loses_nothing() {
+    let report = Run::new("output buffer overrun").with(async |cluster| {
+        let redis = cluster.redis.as_ref().expect("Redis");
+        redis.command(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 32768 1"]).await;
+        sleep(third() / 2).await;
+        cluster.b().signal("STOP");
+        sleep(Duration::from_secs(2)).await;
+        cluster.b().signal("CONT");
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_redis_out_of_memory_refuses_and_loses_nothing() {
+    let report = Run::new("out of memory").with(async |cluster| {
+        sleep(third()).await;
+        let redis = cluster.redis.as_ref().expect("Redis");
+        redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+        sleep(Duration::from_secs(1)).await;
+        redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_node_that_is_stopped_for_longer_than_its_lease_comes_back_and_catches_up() {
+    let run = Run { duration: seconds().max(Duration::from_secs(16)), ..Run::new("lease lost") };
+    let report = run.with(async |cluster| {
+        sleep(Duration::from_secs(1)).await;
+        cluster.b().signal("STOP");
+        sleep(Duration::from_secs(12)).await;
+        cluster.b().signal("CONT");
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn what_a_killed_node_acknowledged_arrives_at_the_others() {
+    let report = Run { watched: 1, ..Run::new("pushing node killed") }.with(async |cluster| {
+        sleep(third()).await;
+        cluster.b().signal("KILL");
+    });
+    expect_clean(&report);
+    assert!(report.unsure > 0, "the pushers of the killed node were not refused: {report}");
+}
+
+#[test]
+fn what_the_log_no_longer_holds_is_told_as_a_gap() {
+    let config = roomy().limit("log_bytes_max", 1 << 20);
+    let report = Run { config, ..Run::new("log trimmed past a node") }.with(async |cluster| {
+        // Else Redis would hold for the stopped node what the log no longer does.
+        let redis = cluster.redis.as_ref().expect("Redis");
+        redis.command(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 32768 1"]).await;
+        sleep(Duration::from_millis(500)).await;
+        cluster.b().signal("STOP");
+        let filler = "x".repeat(200_000);
+        for number in 0..250 {
+            cluster.a().api().publish(&format!("filler{number}"), json!(filler)).await;
+        }
+        cluster.b().signal("CONT");
+    });
+    assert!(!report.lost.is_empty(), "the log was not trimmed, so nothing was shown: {report}");
+    assert!(report.gaps_told > 0 && report.broken_chains.is_empty(), "a hole that nobody was told of: {report}");
+    assert!(report.duplicated.is_empty() && report.reordered.is_empty() && report.closed.is_empty(), "{report}");
+}
+
+#[test]
+fn clients_of_a_killed_node_resume_at_another() {
+    run_with(Setup::TWO, Config::new(), async |cluster: Cluster| {
+        let mut client = Client::user(cluster.b(), "ann").await;
+        client.subscribe(&["gold"]).await;
+        let api = cluster.a().api();
+        for value in 0..5 {
+            api.publish("gold", json!(value)).await;
+        }
+        let mut last = client.next_where(|message| message["payload"] == 4).await["id"].clone();
+        cluster.b().signal("KILL");
+        for value in 5..20 {
+            api.publish("gold", json!(value)).await;
+        }
+        let mut client = Client::user(cluster.a(), "ann").await;
+        client.ask(json!({"type": "subscribe", "tags": [{"tag": "gold", "since": last}]})).await;
+        for value in 5..20 {
+            let message = client.next().await;
+            assert_eq!((&message["payload"], &message["prev"]), (&json!(value), &last), "{message}");
+            last = message["id"].clone();
+        }
+    });
 }
 
 #[test]
@@ -256,7 +429,7 @@ fn a_plain_pubsub_queue_fails_the_comparison() {
             let node = Node::start(id, queue, Driver::Auto, &cluster.config).await;
             cluster.nodes.push(node);
         }
-        report = under_load("plain pub/sub, subscriptions cut", cluster, async |cluster| {
+        report = under_load("plain pub/sub, connections cut", cluster, 2, seconds(), async |cluster| {
             let redis = cluster.redis.as_ref().expect("Redis");
             for _ in 0..seconds().as_secs() - 1 {
                 sleep(Duration::from_secs(1)).await;

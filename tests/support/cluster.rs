@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Config, Node, Redis,
     node::{Driver, Queue},
+    proxy::Proxy,
     redis::Persistence,
 };
 
@@ -35,6 +36,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Their queue, if it is Redis.
     pub redis: Option<Redis>,
+    /// The link to it, if it goes through one that can be broken.
+    pub proxy: Option<Proxy>,
     /// What they were started with.
     pub config: Config,
     setup: Setup,
@@ -44,13 +47,26 @@ impl Cluster {
     /// Starts the nodes of a column and waits until all are ready.
     pub async fn start(setup: Setup, config: Config) -> Self {
         let redis = if setup.nodes > 1 { Some(Redis::start(Persistence::None).await) } else { None };
-        Self { nodes: Vec::new(), redis, config, setup }.filled().await
+        Self { nodes: Vec::new(), redis, proxy: None, config, setup }.filled().await
     }
 
     /// Starts nodes over this Redis.
     pub async fn over(redis: Redis, nodes: u16, config: Config) -> Self {
         let setup = Setup { nodes, ..Setup::TWO };
-        Self { nodes: Vec::new(), redis: Some(redis), config, setup }.filled().await
+        Self { nodes: Vec::new(), redis: Some(redis), proxy: None, config, setup }.filled().await
+    }
+
+    /// Starts nodes over this Redis, the last of them (or all) through a proxy.
+    pub async fn through_proxy(redis: Redis, nodes: u16, all: bool, config: Config) -> Self {
+        let proxy = Proxy::before(redis.address()).await;
+        let (url, setup) = (proxy.url(), Setup { nodes, ..Setup::TWO });
+        let mut cluster = Self { nodes: Vec::new(), redis: Some(redis), proxy: Some(proxy), config, setup };
+        for number in 0..nodes {
+            let queue = if all || number + 1 == nodes { Queue::RedisAt(&url) } else { cluster.queue() };
+            let node = Node::start(200 + number, queue, Driver::Auto, &cluster.config).await;
+            cluster.nodes.push(node);
+        }
+        cluster
     }
 
     async fn filled(mut self) -> Self {

@@ -85,13 +85,14 @@ struct Answer {
 }
 
 impl Load {
-    /// Connects `subscribers` to every node, and the pushers, who will push `rate` a second together.
-    pub async fn connect(nodes: &[Node], subscribers: usize, rate: u64) -> Self {
+    /// Connects `subscribers` to each of the first `watched` nodes, and pushers to all, who will push `rate` a second
+    /// together.
+    pub async fn connect(nodes: &[Node], watched: usize, subscribers: usize, rate: u64) -> Self {
         let mut load = Self { subscribers: Vec::new(), backends: Vec::new(), apis: Vec::new(), every: Duration::ZERO };
         let tags: Vec<String> = (0..TAGS).map(|n| format!("tag{n}")).collect();
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-        for node in nodes {
-            for _ in 0..subscribers {
+        for (number, node) in nodes.iter().enumerate() {
+            for _ in 0..if number < watched { subscribers } else { 0 } {
                 let mut subscriber = Client::user(node, SUBSCRIBER).await;
                 subscriber.subscribe(&tags).await;
                 load.subscribers.push(subscriber);

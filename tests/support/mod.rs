@@ -12,6 +12,7 @@ pub mod config;
 pub mod http;
 pub mod load;
 pub mod node;
+pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod sign;

@@ -39,6 +39,8 @@ pub enum Queue<'a> {
     Memory,
     /// Redis.
     Redis(&'a Redis),
+    /// Redis, by this address.
+    RedisAt(&'a str),
     /// A queue that promises nothing (feature `plain-pubsub`).
     PlainPubSub(&'a Redis),
 }
@@ -179,6 +181,9 @@ fn arguments(id: u16, queue: Queue<'_>, driver: Driver, file: &Path, config: &Co
     match queue {
         Queue::Memory => arguments.extend(["--queue".into(), "memory".into()]),
         Queue::Redis(redis) => arguments.extend(["--queue".into(), "redis".into(), "--redis_url".into(), redis.url()]),
+        Queue::RedisAt(url) => {
+            arguments.extend(["--queue".into(), "redis".into(), "--redis_url".into(), url.to_owned()]);
+        }
         Queue::PlainPubSub(redis) => {
             arguments.extend(["--queue".into(), "pubsub".into(), "--redis_url".into(), redis.url()]);
         }

@@ -28,7 +28,11 @@ use ws_cluster::{
 const SETTLE: Duration = Duration::from_secs(30);
 
 fn redis(url: &str) -> Arc<Redis> {
-    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max: 64 << 20 };
+    redis_with(url, 64 << 20)
+}
+
+fn redis_with(url: &str, log_bytes_max: usize) -> Arc<Redis> {
+    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max };
     Arc::new(Redis::start(url, settings).expect("a good URL"))
 }
 
@@ -213,6 +217,79 @@ fn lost_answers_and_cut_streams_neither_lose_nor_repeat() {
 }
 
 #[test]
+fn a_promoted_replica_that_missed_writes_is_given_them() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let first = RedisServer::start_with(Keeps::Nothing, &["--repl-diskless-sync-delay", "0"]);
+        let port = first.port.to_string();
+        let replica = RedisServer::start_with(Keeps::Nothing, &["--replicaof", "127.0.0.1", &port]);
+        let proxy = Proxy::start(first.port).await;
+        let nodes = two_nodes(&proxy.url()).await;
+        let load = Load::start(&nodes);
+        let is_up = || replica.cli(&["INFO", "replication"]).contains("master_link_status:up");
+        wait_for("the replica", SETTLE, is_up).await;
+        replica.cli(&["REPLICAOF", "NO", "ONE"]);
+        pause(200).await;
+        proxy.turn_to(replica.port);
+        proxy.cut();
+        pause(1500).await;
+        assert!(nodes.iter().all(|node| node.count(Count::LogReplayed) > 0 && node.count(Count::LogEpochs) == 1));
+        assert!(load.check().await > 200);
+    });
+}
+
+#[test]
+fn a_stalled_link_loses_nothing() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start(Keeps::Nothing);
+        let proxy = Proxy::start(server.port).await;
+        let nodes = two_nodes(&proxy.url()).await;
+        let load = Load::start(&nodes);
+        for _ in 0..2 {
+            pause(300).await;
+            proxy.stall(true);
+            pause(3500).await;
+            proxy.stall(false);
+        }
+        assert!(load.check().await > 200);
+    });
+}
+
+/// The negative control: a queue that promises nothing does not pass.
+#[cfg(feature = "plain-pubsub")]
+#[test]
+fn plain_publish_and_subscribe_loses_what_it_acknowledged() {
+    use ws_cluster::broker::pubsub::PlainPubSub;
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start(Keeps::Nothing);
+        let queue = || Arc::new(PlainPubSub::start(&server.url(), "ws").expect("a good URL"));
+        let nodes =
+            [Rc::new(Node::ready(queue(), settings(1, 1)).await), Rc::new(Node::ready(queue(), settings(2, 1)).await)];
+        pause(1500).await;
+        let load = Load::start(&nodes);
+        for _ in 0..20 {
+            pause(100).await;
+            server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        }
+        pause(1000).await;
+        load.task.abort();
+        pause(1000).await;
+        let acknowledged: HashSet<u64> = nodes.iter().flat_map(|node| node.acknowledged()).collect();
+        let heard: HashSet<u64> = nodes[0].heard().into_iter().collect();
+        assert!(acknowledged.len() > 200);
+        assert!(acknowledged.difference(&heard).count() > 0, "the check has gone blind");
+    });
+}
+
+#[test]
 fn a_node_that_joins_under_load_hears_all_of_the_log_once() {
     under(Keeps::Nothing, async |server, nodes| {
         let late = Node::ready(redis(&server.url()), settings(3, 1)).await;
@@ -244,5 +321,74 @@ fn two_nodes_with_one_id_do_not_both_run_and_a_lost_lease_stops_the_first() {
         a.outcome(2).await.expect("acknowledged");
         server.cli(&["DEL", "ws:node:1"]);
         wait_for("the lease restored", SETTLE, || server.cli(&["EXISTS", "ws:node:1"]) == "1").await;
+    });
+}
+
+#[test]
+fn what_a_stranger_writes_into_the_log_is_passed_over_and_left_behind() {
+    under(Keeps::Nothing, async |server, nodes| {
+        server.cli(&["XADD", "{ws:0}:log", "*", "who", "knows"]);
+        pause(1500).await;
+        server.cli(&["PUBLISH", "{ws:0}:live", "nonsense"]);
+        server.cli(&["HSET", "{ws:0}:meta", "epoch", "x"]);
+        pause(1500).await;
+        assert!(nodes.iter().all(|node| node.count(Count::LogPoison) == 1));
+    });
+}
+
+#[test]
+fn a_thread_that_stands_still_beyond_its_lease_catches_up_from_its_cursor() {
+    under(Keeps::Nothing, async |_, nodes| {
+        stand_still(Duration::from_secs(11));
+        pause(500).await;
+        assert!(nodes.iter().all(|node| node.times(|event| matches!(event, LogEvent::LeaseLost { .. })) == 0));
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "standing still is what is tested")]
+fn stand_still(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[test]
+fn a_node_that_does_not_take_its_events_loses_none_while_the_log_holds_them() {
+    under(Keeps::Nothing, async |_, nodes| {
+        nodes[1].pause(true);
+        let waits = || nodes[0].heard().len() > 25_000;
+        for round in 0..25 {
+            (0..1000).for_each(|number| {
+                let _ = nodes[0].push("t", 1_000_000_000 + 1000 * round + number);
+            });
+            pause(50).await;
+        }
+        wait_for("more than the events' queue holds", SETTLE, waits).await;
+        nodes[1].pause(false);
+    });
+}
+
+#[test]
+fn a_node_behind_a_trimmed_log_is_told_of_the_loss_and_goes_on() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start(Keeps::Nothing);
+        let a = Node::ready(redis_with(&server.url(), 1 << 20), settings(1, 1)).await;
+        let b = Node::ready(redis_with(&server.url(), 1 << 20), settings(2, 1)).await;
+        b.pause(true);
+        for number in 0..40_000 {
+            while a.push_padded(number, 500).is_err() {
+                pause(5).await;
+            }
+            if number % 200 == 0 {
+                pause(1).await;
+            }
+        }
+        wait_for("all heard by the other", SETTLE, || a.heard().len() == 40_000).await;
+        b.pause(false);
+        b.until("the loss", |event| matches!(event, LogEvent::Lost { shard: 0 })).await;
+        wait_for("the end of the log", SETTLE, || b.heard().last() == Some(&39_999)).await;
+        let heard = b.heard();
+        assert!(heard.is_sorted() && heard.len() < 40_000 && b.count(Count::LogLost) > 0);
     });
 }

@@ -21,7 +21,8 @@ pub mod redis;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+use ws_cluster_redis::{Listener, Said};
 
 pub use self::batch::{Batch, Body, Content, Records};
 use crate::model::{Boot, NodeId};
@@ -228,14 +229,14 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// Reads an entry out of a message; none: it is not one.
-pub type Decode = fn(Bytes) -> Option<Entry>;
+pub type Decode = Box<dyn FnMut(Bytes) -> Option<Entry> + Send>;
 
 /// New entries of a shard as they come.
-#[derive(Debug)]
-pub struct Live {
-    messages: Option<(mpsc::Receiver<Bytes>, Decode)>,
-    nudge: Arc<Notify>,
-    progress: Option<Arc<memory::Progress>>,
+pub struct Live(Source);
+
+enum Source {
+    Messages(Listener, Decode),
+    Nudges(Arc<Notify>, Arc<memory::Progress>),
 }
 
 /// What [`Live::next`] brings.
@@ -243,45 +244,52 @@ pub struct Live {
 pub enum News {
     /// An entry.
     Entry(Entry),
-    /// There may be something to read.
+    /// There is something to read: this queue brings its entries so.
     Nudge,
+    /// Entries may have been missed.
+    Missed,
     /// Nothing more will come: subscribe again.
     Ended,
 }
 
 impl Live {
-    /// Entries that come as messages; `nudge` is notified when one may have been missed.
-    pub fn channel(messages: mpsc::Receiver<Bytes>, decode: Decode, nudge: Arc<Notify>) -> Self {
-        Self { messages: Some((messages, decode)), nudge, progress: None }
+    /// Entries that come as messages.
+    pub fn messages(listener: Listener, decode: Decode) -> Self {
+        Self(Source::Messages(listener, decode))
     }
 
     /// Only nudges; the reader's progress is told to the queue.
     pub fn nudges(nudge: Arc<Notify>, progress: Arc<memory::Progress>) -> Self {
-        Self { messages: None, nudge, progress: Some(progress) }
+        Self(Source::Nudges(nudge, progress))
     }
 
     /// Waits for the next news. Nothing is lost when this is dropped.
     pub async fn next(&mut self) -> News {
-        let Some((messages, decode)) = &mut self.messages else {
-            self.nudge.notified().await;
-            return News::Nudge;
-        };
-        tokio::select! {
-            biased;
-            // What cannot be read was something all the same: the log itself knows what.
-            message = messages.recv() => match message {
-                Some(message) => decode(message).map_or(News::Nudge, News::Entry),
-                None => News::Ended,
+        match &mut self.0 {
+            Source::Messages(listener, decode) => match listener.next().await {
+                // What cannot be read was something all the same: the log itself knows what.
+                Said::Message(message) => decode(message).map_or(News::Missed, News::Entry),
+                Said::Missed => News::Missed,
+                Said::Ended => News::Ended,
             },
-            () = self.nudge.notified() => News::Nudge,
+            Source::Nudges(nudge, _) => {
+                nudge.notified().await;
+                News::Nudge
+            }
         }
     }
 
     /// Tells the queue that the reader has everything up to here.
     pub fn passed(&self, position: Position) {
-        if let Some(progress) = &self.progress {
+        if let Source::Nudges(_, progress) = &self.0 {
             progress.set(position);
         }
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
     }
 }
 

@@ -4,19 +4,13 @@
 //! of delivery that passes over this queue checks nothing. Only compiled with the feature `plain-pubsub`; never for
 //! service.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::{Notify, mpsc};
-use ws_cluster_redis::{Lane, Link, LinkError, Listener};
+use ws_cluster_redis::{Lane, Link, LinkError};
 
 use super::{
-    Append, Appended, Broker, BrokerError, Claim, Claimed, Entry, Kind, Live, Open, Opened, OriginLast, Pending,
-    Position, redis::from_live,
+    Append, Appended, Broker, BrokerError, Claim, Claimed, Content, Entry, Kind, Live, Open, Opened, OriginLast,
+    Pending, Position,
 };
 use crate::{
     limits::LOG_LIVE_MESSAGES_MAX,
@@ -61,22 +55,6 @@ fn failure(error: LinkError) -> BrokerError {
     }
 }
 
-/// Numbers what comes, so that a receiver takes everything and misses nothing that it could know of.
-async fn number(mut listener: Listener, numbered: mpsc::Sender<Bytes>) {
-    let mut offset = 0;
-    while let Some(message) = listener.messages.recv().await {
-        offset += 1;
-        let mut out = BytesMut::with_capacity(18 + message.len());
-        out.put_slice(&[1, b'n']);
-        out.put_u64(EPOCH);
-        out.put_u64(offset);
-        out.put_slice(&message);
-        if numbered.send(out.freeze()).await.is_err() {
-            return;
-        }
-    }
-}
-
 impl Broker for PlainPubSub {
     fn join(&self, _shards: u16) -> Pending<'_, ()> {
         Box::pin(self.ping())
@@ -111,9 +89,16 @@ impl Broker for PlainPubSub {
     fn subscribe(&self, shard: u16) -> Pending<'_, Live> {
         Box::pin(async move {
             let listener = self.link.listen(self.channel(shard)).await.map_err(failure)?;
-            let (sender, messages) = mpsc::channel(LOG_LIVE_MESSAGES_MAX);
-            tokio::spawn(number(listener, sender));
-            Ok(Live::channel(messages, from_live, Arc::new(Notify::new())))
+            let mut offset = 0;
+            // Numbered as it comes, so that a receiver takes everything and misses nothing that it could know of.
+            Ok(Live::messages(
+                listener,
+                Box::new(move |bytes| {
+                    offset += 1;
+                    let position = Position { epoch: EPOCH, offset };
+                    Some(Entry { position, kind: Kind::New, content: Content::Wire(bytes) })
+                }),
+            ))
         })
     }
 

@@ -6,7 +6,13 @@
 pub mod proxy;
 pub mod server;
 
-use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use ws_cluster::{
@@ -34,7 +40,9 @@ pub fn publication(tag: &str, text: &str) -> Record {
 /// The payload of a publication.
 pub fn text(record: &Record) -> String {
     match record {
-        Record::Publication(publication) => String::from_utf8(publication.payload.to_vec()).expect("text"),
+        Record::Publication(publication) => {
+            String::from_utf8(publication.payload.to_vec()).expect("text").trim().to_owned()
+        }
         other => panic!("no publication: {other:?}"),
     }
 }
@@ -62,6 +70,7 @@ pub struct Node {
     pub log: Log,
     pub said: Rc<RefCell<Vec<LogEvent>>>,
     pub counters: Arc<Counters>,
+    paused: Rc<Cell<bool>>,
     reader: tokio::task::JoinHandle<()>,
 }
 
@@ -82,14 +91,18 @@ impl Node {
         let counters = Arc::<Counters>::default();
         let (log, mut events) = Log::start(broker, settings, counters.clone());
         let said = Rc::<RefCell<Vec<LogEvent>>>::default();
-        let list = said.clone();
+        let paused = Rc::<Cell<bool>>::default();
+        let (list, is_paused) = (said.clone(), paused.clone());
         let reader = tokio::task::spawn_local(async move {
             loop {
+                while is_paused.get() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
                 let event = events.next().await;
                 list.borrow_mut().push(event);
             }
         });
-        Self { log, said, counters, reader }
+        Self { log, said, counters, paused, reader }
     }
 
     /// A node that has heard the retained log.
@@ -97,6 +110,11 @@ impl Node {
         let node = Self::start(broker, settings);
         node.until("ready", |event| *event == LogEvent::Ready).await;
         node
+    }
+
+    /// Stops taking the log's events, or goes on.
+    pub fn pause(&self, is_paused: bool) {
+        self.paused.set(is_paused);
     }
 
     pub async fn until(&self, what: &str, matches: impl Fn(&LogEvent) -> bool) {
@@ -107,6 +125,12 @@ impl Node {
     pub fn push(&self, tag: &str, number: u64) -> Result<(), Refusal> {
         let to = AckTo::Submission { ticket: Ticket { core: 0, number }, index: 0 };
         self.log.append(publication(tag, &number.to_string()), to).map_err(|(_, refusal)| refusal)
+    }
+
+    /// As [`Node::push`], with so many bytes of payload.
+    pub fn push_padded(&self, number: u64, bytes: usize) -> Result<(), Refusal> {
+        let record = publication("t", &format!("{number:>bytes$}"));
+        self.log.append(record, AckTo::Nobody).map_err(|(_, refusal)| refusal)
     }
 
     /// What the submitter of `number` was told.

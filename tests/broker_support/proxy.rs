@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -16,6 +16,7 @@ use tokio::{
 
 #[derive(Default)]
 struct State {
+    server_port: AtomicU16,
     swallows: AtomicBool,
     stalls: AtomicBool,
     cut: Notify,
@@ -32,12 +33,14 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let state = Arc::<State>::default();
+        state.server_port.store(server_port, Ordering::Relaxed);
         let shared = state.clone();
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.expect("a client");
                 let state = shared.clone();
                 tokio::spawn(async move {
+                    let server_port = state.server_port.load(Ordering::Relaxed);
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await {
                         carry(client, server, state).await;
                     }
@@ -59,6 +62,11 @@ impl Proxy {
     /// Nothing passes in either direction, without a word; or everything again.
     pub fn stall(&self, stalls: bool) {
         self.state.stalls.store(stalls, Ordering::Relaxed);
+    }
+
+    /// New connections go to another server.
+    pub fn turn_to(&self, server_port: u16) {
+        self.state.server_port.store(server_port, Ordering::Relaxed);
     }
 
     /// Ends all connections.

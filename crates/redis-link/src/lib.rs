@@ -27,7 +27,7 @@ use fred::{
 use tokio::task::JoinHandle;
 
 pub use self::{
-    listening::{Listener, Listening},
+    listening::{Listener, Listening, Said},
     reply::Reply,
 };
 

@@ -3,7 +3,14 @@
 //! Invariants: a message that finds no room is dropped, and its listener is nudged; so are all listeners when the
 //! connection was lost, or when fred itself dropped messages.
 
-use std::{collections::HashMap, sync::Arc, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fred::{
@@ -20,22 +27,71 @@ use crate::{LinkError, Pending};
 
 /// Messages of one channel that wait for its listener.
 const CHANNEL_MESSAGES_MAX: usize = 1024;
+/// The same in bytes; one message may go beyond it.
+const CHANNEL_BYTES_MAX: usize = 8 << 20;
 /// How often the connection is asked whether it lives: a dead one brings nothing, and nothing else would notice.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A channel's messages.
 #[derive(Debug)]
 pub struct Listener {
-    /// The messages. Ends when the link does.
-    pub messages: mpsc::Receiver<Bytes>,
-    /// Notified when messages may have been missed.
-    pub nudge: Arc<Notify>,
+    messages: mpsc::Receiver<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
+    nudge: Arc<Notify>,
 }
 
+/// What [`Listener::next`] brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A message.
+    Message(Bytes),
+    /// Messages may have been missed.
+    Missed,
+    /// The link is gone.
+    Ended,
+}
+
+impl Listener {
+    /// Waits for what comes next. Nothing is lost when this is dropped.
+    pub async fn next(&mut self) -> Said {
+        tokio::select! {
+            biased;
+            message = self.messages.recv() => message.map_or(Said::Ended, |message| {
+                self.waiting_bytes.fetch_sub(message.len(), Ordering::Relaxed);
+                Said::Message(message)
+            }),
+            () = self.nudge.notified() => Said::Missed,
+        }
+    }
+}
+
+/// The other end of a listener.
 #[derive(Clone)]
 struct Ear {
     messages: mpsc::Sender<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
     nudge: Arc<Notify>,
+}
+
+fn ear() -> (Ear, Listener) {
+    let (sender, messages) = mpsc::channel(CHANNEL_MESSAGES_MAX);
+    let (waiting_bytes, nudge) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+    let ear = Ear { messages: sender, waiting_bytes: waiting_bytes.clone(), nudge: nudge.clone() };
+    (ear, Listener { messages, waiting_bytes, nudge })
+}
+
+impl Ear {
+    /// Hands a message on if there is room; whether there still is a listener.
+    fn offer(&self, message: Bytes) -> bool {
+        let bytes = message.len();
+        let is_full = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) > CHANNEL_BYTES_MAX;
+        if !is_full && self.messages.try_send(message).is_ok() {
+            return true;
+        }
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.nudge.notify_one();
+        !self.messages.is_closed()
+    }
 }
 
 #[expect(clippy::disallowed_types, reason = "held for one look-up by the node's thread, never by a core")]
@@ -65,14 +121,12 @@ impl Listening {
     }
 
     pub(crate) fn listen(&self, channel: String) -> Pending<'_, Listener> {
-        let (sender, messages) = mpsc::channel(CHANNEL_MESSAGES_MAX);
-        let nudge = Arc::new(Notify::new());
-        let ear = Ear { messages: sender, nudge: nudge.clone() };
+        let (ear, listener) = ear();
         Box::pin(async move {
             self.ears.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default().push(ear);
             // Whatever becomes of this attempt, the keeper goes on.
             let subscribed = self.client.subscribe(channel).await;
-            subscribed.map(|()| Listener { messages, nudge }).map_err(|error| LinkError::Unknown(error.to_string()))
+            subscribed.map(|()| listener).map_err(|error| LinkError::Unknown(error.to_string()))
         })
     }
 }
@@ -111,14 +165,7 @@ fn hand_on(ears: &Ears, message: Message) {
     };
     let mut ears = ears.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(listeners) = ears.get_mut(&*message.channel) else { return };
-    listeners.retain(|ear| match ear.messages.try_send(bytes.clone()) {
-        Ok(()) => true,
-        Err(mpsc::error::TrySendError::Full(_)) => {
-            ear.nudge.notify_one();
-            true
-        }
-        Err(mpsc::error::TrySendError::Closed(_)) => false,
-    });
+    listeners.retain(|ear| ear.offer(bytes.clone()));
 }
 
 fn nudge_all(ears: &Ears) {

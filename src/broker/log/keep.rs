@@ -63,7 +63,9 @@ async fn join_and_claim(common: &Common) -> Result<(), String> {
         if let BrokerError::Refused(why) = error {
             return Err(why);
         }
-        tracing::warn!(%error, "the queue cannot be reached; trying again");
+        if pause == LOG_RETRY_MIN {
+            tracing::warn!(%error, "the queue cannot be reached; trying again");
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LOG_RETRY_MAX);
     }

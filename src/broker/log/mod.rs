@@ -146,6 +146,8 @@ struct Shard {
     /// What submitters are to be told next.
     told: RefCell<Told>,
     is_down: Cell<bool>,
+    /// What the gauge says of this shard.
+    pending_bytes: Cell<u64>,
 }
 
 impl Log {
@@ -172,7 +174,12 @@ impl Log {
     pub fn append(&self, record: Record, to: AckTo) -> Result<(), (AckTo, Refusal)> {
         let shard = &self.shards[usize::from(record.shard(self.common.settings.shards))];
         let body = Body::new(record, self.common.broker.takes_values());
-        let offered = shard.publisher.borrow_mut().offer(body, to, now());
+        let waiting: usize = self.shards.iter().map(|shard| shard.publisher.borrow().pending_bytes()).sum();
+        let is_full = waiting + body.cost() > self.common.settings.limits.pending_bytes_max;
+        let offered = match is_full {
+            true => Err((to, Refusal::QueueFull)),
+            false => shard.publisher.borrow_mut().offer(body, to, now()),
+        };
         match &offered {
             Ok(()) => shard.work.notify_one(),
             Err(_) => self.common.counters.inc(Count::LogRefused),
@@ -217,7 +224,11 @@ impl Shard {
             batch_bytes_max: limits.batch_bytes_max,
             batch_records_max: limits.batch_records_max,
             replay_window: limits.replay_window,
-            replay_bytes_max: if keeps_data { 0 } else { limits.replay_bytes_max },
+            replay_bytes_max: if keeps_data {
+                0
+            } else {
+                limits.replay_bytes_max / usize::from(common.settings.shards)
+            },
         };
         // Random keys of the process, and another hasher for every shard.
         let seed = RandomState::new().build_hasher().finish();
@@ -229,6 +240,7 @@ impl Shard {
             work: Notify::new(),
             told: RefCell::default(),
             is_down: Cell::new(false),
+            pending_bytes: Cell::new(0),
         }
     }
 

@@ -3,9 +3,15 @@
 //! Invariants: one call to the queue at a time; submitters are told while a call is on its way, so that a queue that
 //! hangs holds nobody longer than the bound.
 
-use std::{rc::Rc, time::Duration, time::Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use super::{Shard, publisher::Step};
+use super::{
+    Shard,
+    publisher::{Publisher, Step},
+};
 use crate::{
     broker::{BrokerError, Pending, now},
     metrics::Count,
@@ -46,7 +52,9 @@ impl Shard {
         let now = now();
         let mut publisher = self.publisher.borrow_mut();
         publisher.expire(now, &mut self.told.borrow_mut());
-        self.common.counters.set(Count::LogPendingBytes, publisher.pending_bytes() as u64);
+        let pending_bytes = publisher.pending_bytes() as u64;
+        let before = self.pending_bytes.replace(pending_bytes);
+        self.common.counters.add(Count::LogPendingBytes, pending_bytes.wrapping_sub(before));
         if publisher.take_window_cut() {
             tracing::warn!(shard = self.number, "the replay window is shorter than its age: its bytes are full");
         }
@@ -57,12 +65,16 @@ impl Shard {
         }
     }
 
-    fn failed(&self, publisher: &mut super::publisher::Publisher, error: &BrokerError) {
-        tracing::debug!(shard = self.number, %error, "a call to the queue failed");
+    fn failed(&self, publisher: &mut Publisher, error: &BrokerError) {
+        if publisher.is_failing() {
+            tracing::debug!(shard = self.number, %error, "a call to the queue failed again");
+        } else {
+            tracing::warn!(shard = self.number, %error, "a call to the queue failed; trying again");
+        }
         publisher.failed(error, now());
     }
 
-    /// Waits for work or the instant. The health is looked at now and then, whatever happens.
+    /// Waits for work or the instant.
     async fn pause(&self, until: Option<Instant>) {
         tokio::select! {
             () = self.work.notified() => {}

@@ -20,11 +20,8 @@ use crate::{
 const FIRST_PAGE_ENTRIES: usize = 16;
 
 pub(super) async fn run(shard: Rc<Shard>) {
-    let mut reading = Reading {
-        receiver: Receiver::new(shard.common.settings.limits.replay_bytes_max),
-        page_entries: FIRST_PAGE_ENTRIES,
-        shard,
-    };
+    let mut reading =
+        Reading { receiver: Receiver::new(shard.held_bytes_max()), page_entries: FIRST_PAGE_ENTRIES, shard };
     loop {
         let shard = reading.shard.clone();
         let live = shard.insist(|| shard.common.broker.subscribe(shard.number)).await;
@@ -102,6 +99,9 @@ impl Reading {
                     }
                 }
                 News::Nudge => {
+                    self.catch_up().await;
+                }
+                News::Missed => {
                     self.catch_up_behind().await;
                 }
                 News::Ended => return,
@@ -177,6 +177,12 @@ impl Reading {
 }
 
 impl Shard {
+    /// How much of a replay may wait for its seal, in bytes.
+    fn held_bytes_max(&self) -> usize {
+        let settings = &self.common.settings;
+        settings.limits.replay_bytes_max / usize::from(settings.shards)
+    }
+
     /// Repeats a call until it succeeds.
     async fn insist<'a, T>(&'a self, call: impl Fn() -> Pending<'a, T>) -> T {
         let mut pause = LOG_RETRY_MIN;

@@ -135,7 +135,7 @@ impl Receiver {
         if entry.position <= cursor {
             return if self.is_unheard(&entry) { Verdict::Forked } else { Verdict::Old };
         }
-        if self.cursor.is_none() || entry.position != (Position { offset: cursor.offset + 1, ..cursor }) {
+        if self.cursor.is_none() || entry.position != next(cursor) {
             return Verdict::Behind;
         }
         self.take(entry, harvest);
@@ -159,7 +159,7 @@ impl Receiver {
             if entry.position <= cursor {
                 continue;
             }
-            let expected = if entry.position.epoch == cursor.epoch { cursor.offset + 1 } else { 1 };
+            let expected = if entry.position.epoch == cursor.epoch { next(cursor).offset } else { 1 };
             if entry.position.offset > expected && !self.warm {
                 harvest.heard.push(Heard::Lost);
             }
@@ -261,6 +261,56 @@ impl Receiver {
     }
 }
 
+/// The place behind a place. A stranger may have written to the end of all numbers.
+fn next(position: Position) -> Position {
+    Position { offset: position.offset.saturating_add(1), ..position }
+}
+
 fn readable(entry: wire::Entry, position: Position, harvest: &mut Harvest) -> Option<Record> {
     entry.record.map_err(|error| harvest.poison.push(format!("{error} at {position}"))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::broker::Content;
+
+    /// Anything may come from the queue: random entries, some of them with a batch's header.
+    #[test]
+    fn nonsense_never_panics_and_the_cursor_only_moves_on() {
+        let seed = std::env::var("WS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a number"));
+        eprintln!("repeat with WS_SEED={seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut receiver, mut harvest) = (Receiver::new(10_000), Harvest::default());
+        for step in 0..20_000 {
+            let entry = random_entry(&mut rng);
+            let before = receiver.cursor();
+            match step {
+                1000 => receiver.warmed(Position { epoch: 1, offset: 1 }, &[]),
+                _ if rng.bool() => drop(receiver.live(entry, &mut harvest)),
+                _ => receiver.page(vec![entry], &mut harvest),
+            }
+            assert!(receiver.cursor() >= before);
+        }
+        assert!(!harvest.poison.is_empty());
+    }
+
+    fn random_entry(rng: &mut fastrand::Rng) -> Entry {
+        let number = |rng: &mut fastrand::Rng| match rng.u32(0..10) {
+            0 => u64::MAX - rng.u64(0..2),
+            1 => rng.u64(..),
+            _ => rng.u64(0..6),
+        };
+        // Mostly small steps ahead; the far end would stop everything.
+        let position = Position { epoch: rng.u64(0..5), offset: number(rng) };
+        let kind = [Kind::New, Kind::Replayed, Kind::ReplayedLate][rng.usize(0..3)];
+        let mut bytes = vec![1, rng.u8(0..3)];
+        bytes.extend(rng.u32(0..4).to_le_bytes());
+        bytes.extend(number(rng).to_le_bytes());
+        bytes.extend(number(rng).to_le_bytes());
+        bytes.extend((0..rng.usize(0..60)).map(|_| rng.u8(0..12)));
+        Entry { position, kind, content: Content::Wire(Bytes::from(bytes)) }
+    }
 }

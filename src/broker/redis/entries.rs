@@ -35,7 +35,7 @@ pub(super) fn from_stream(reply: Reply) -> Option<Entry> {
 }
 
 /// An entry out of the live channel.
-pub(in crate::broker) fn from_live(mut bytes: Bytes) -> Option<Entry> {
+pub(super) fn from_live(mut bytes: Bytes) -> Option<Entry> {
     if bytes.len() < LIVE_HEADER_BYTES || bytes.get_u8() != LIVE_VERSION {
         return None;
     }

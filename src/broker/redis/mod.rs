@@ -5,7 +5,7 @@
 //! | `{ws:0}:log` | stream; entry `<epoch>-<offset>`, one field named for its kind, with the batch's bytes |
 //! | `{ws:0}:meta` | hash: the server's run_id, epoch, offset, whether sealed, since when open, bytes |
 //! | `{ws:0}:seqs` | hash: origin → its last seq, that entry's place, Unix seconds |
-//! | `{ws:0}:marks` | list: an entry's id for every part of the log, by which it is trimmed in bytes |
+//! | `{ws:0}:marks` | list: now and then an entry's id and the bytes up to it, by which the log is trimmed in bytes |
 //! | `{ws:0}:live` | channel: a header and the batch's bytes |
 //! | `ws:meta` | hash: the number of shards |
 //! | `ws:node:200` | a node's lease |
@@ -16,13 +16,14 @@
 mod entries;
 mod scripts;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use ws_cluster_redis::{Lane, Link, LinkError, Reply};
 
-#[cfg(feature = "plain-pubsub")]
-pub(super) use self::entries::from_live;
 use self::scripts::Scripts;
 use super::{
     Append, Appended, Broker, BrokerError, Claim, Claimed, Durability, Entry, Live, Open, Opened, OriginLast, Pending,
@@ -33,7 +34,7 @@ use crate::{
     model::{Boot, NodeId},
 };
 
-/// The log is trimmed in so many parts.
+/// The log is trimmed in steps of this part of it.
 const MARKS: usize = 256;
 /// How long a start waits for the first connection before it says so.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
@@ -45,7 +46,7 @@ const REPLICAS_WAIT_MS: u32 = 1000;
 pub struct RedisSettings {
     /// Begins every key and channel; `ws`.
     pub prefix: String,
-    /// A shard's log in Redis, in bytes.
+    /// The log in Redis, all shards together, in bytes.
     pub log_bytes_max: usize,
 }
 
@@ -55,6 +56,8 @@ pub struct Redis {
     link: Link,
     scripts: Scripts,
     settings: RedisSettings,
+    /// How many shards share the bytes; known when the log was joined.
+    shards: AtomicU16,
 }
 
 impl Redis {
@@ -62,7 +65,7 @@ impl Redis {
     /// URL, and says why it cannot be used.
     pub fn start(url: &str, settings: RedisSettings) -> Result<Self, BrokerError> {
         let link = Link::start(url, LOG_LIVE_MESSAGES_MAX).map_err(failure)?;
-        Ok(Self { link, scripts: Scripts::default(), settings })
+        Ok(Self { link, scripts: Scripts::default(), settings, shards: AtomicU16::new(1) })
     }
 
     fn key(&self, shard: u16, name: &str) -> Bytes {
@@ -101,6 +104,11 @@ impl Redis {
         }
     }
 
+    /// The bytes that each shard's log has.
+    fn shard_bytes(&self) -> usize {
+        self.settings.log_bytes_max / usize::from(self.shards.load(Ordering::Relaxed))
+    }
+
     async fn append_once(&self, shard: u16, append: Append) -> Result<Appended, BrokerError> {
         let Some(loaded) = self.scripts.loaded() else { return Ok(Appended::Fenced) };
         let keys = ["log", "meta", "seqs", "marks", "live"].map(|name| self.key(shard, name));
@@ -113,8 +121,8 @@ impl Redis {
             number(batch.last_seq()),
             flag(!batch.is_replay()),
             number(append.seen_offset),
-            number((self.settings.log_bytes_max / MARKS) as u64),
-            number(self.settings.log_bytes_max as u64),
+            number((self.shard_bytes() / MARKS) as u64),
+            number(self.shard_bytes() as u64),
             number(LOG_ENTRIES_MAX as u64),
             flag(is_sync),
             batch.encode(),
@@ -183,7 +191,9 @@ impl Broker for Redis {
     fn join(&self, shards: u16) -> Pending<'_, ()> {
         Box::pin(async move {
             self.check_server().await?;
-            self.check_shards(shards).await
+            self.check_shards(shards).await?;
+            self.shards.store(shards.max(1), Ordering::Relaxed);
+            Ok(())
         })
     }
 
@@ -222,7 +232,7 @@ impl Broker for Redis {
         let channel = String::from_utf8_lossy(&self.key(shard, "live")).into_owned();
         Box::pin(async move {
             let listener = self.link.listen(channel).await.map_err(failure)?;
-            Ok(Live::channel(listener.messages, entries::from_live, listener.nudge))
+            Ok(Live::messages(listener, Box::new(entries::from_live)))
         })
     }
 

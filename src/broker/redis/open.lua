@@ -3,9 +3,10 @@
 -- KEYS  log, meta, seqs, marks
 -- ARGV  seen_epoch, seen_offset, grace_ms, all_origins, kept_s, origin...
 local meta = redis.call('HMGET', KEYS[2], 'run', 'epoch', 'offset', 'sealed', 'open_at')
-local epoch, offset = tonumber(meta[2] or '0'), tonumber(meta[3] or '0')
+-- Numbers that are none are somebody else's doing: as if nothing were there.
+local epoch, offset = tonumber(meta[2] or '') or 0, tonumber(meta[3] or '') or 0
 local seen_epoch, seen_offset = tonumber(ARGV[1]), tonumber(ARGV[2])
-local sealed, open_at = meta[4] == '1', tonumber(meta[5] or '0')
+local sealed, open_at = meta[4] == '1', tonumber(meta[5] or '') or 0
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
@@ -32,7 +33,7 @@ if ARGV[4] == '1' then
     local kept = tonumber(time[1]) - tonumber(ARGV[5])
     local all = redis.call('HGETALL', KEYS[3])
     for i = 1, #all, 2 do
-        if tonumber(string.match(all[i + 1], '%d+$')) < kept then
+        if (tonumber(string.match(all[i + 1], '%d+$') or '') or 0) < kept then
             redis.call('HDEL', KEYS[3], all[i])
         else
             origins[#origins + 1] = all[i]

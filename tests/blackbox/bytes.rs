@@ -100,8 +100,9 @@ async fn a_snapshot_and_a_resumed_tail_are_byte_for_byte(cluster: Cluster) {
         ids.push(answer["id"].as_str().expect("an id").to_owned());
     }
     eventually("node b hears the last", async || {
-        let state = cluster.b().api().get("/v1/tags/tricky", &[]).await;
-        state.status == 200 && state.payload()["last"]["id"] == *ids.last().expect("one")
+        // As text: not every one of these numbers fits a reader's types.
+        let state = cluster.b().api().get("/v1/tags/tricky", &[]).await.text();
+        state.contains(&format!("\"id\":\"{}\"", ids.last().expect("one")))
     })
     .await;
     let mut fresh = Client::user(cluster.b(), "ann").await;

@@ -1,7 +1,7 @@
 //! The log above a queue: appends what the node submits, hears what all nodes appended, and keeps the promise
 //! whatever the queue does.
 //!
-//! A shard has two halves that decide ([`Publisher`], [`Receiver`]: no clock, no I/O) and two tasks that await
+//! A shard has two halves that decide ([`Publisher`], [`receiver::Receiver`]: no clock, no I/O) and two tasks that await
 //! ([`publish`], [`receive`]); [`keep`] reaches the queue and keeps the node's lease. Everything runs on the node's
 //! thread, inside a tokio `LocalSet`.
 //!

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Publisher {
-    /// The answer to [`Step::Open`].
+    /// The answer to [`super::Step::Open`].
     pub fn opened(&mut self, opened: &Opened, now: Instant, told: &mut Told) {
         self.call = None;
         self.succeed(now);
@@ -59,7 +59,7 @@ impl Publisher {
         }
     }
 
-    /// The answer to [`Step::Append`].
+    /// The answer to [`super::Step::Append`].
     pub fn appended(&mut self, appended: Appended, now: Instant, told: &mut Told) {
         let Some(call) = self.call.take() else { return };
         self.succeed(now);

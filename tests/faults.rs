@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Client, Cluster, Config, Load, Node, Redis, Setup, bounded,
+    Client, Cluster, Config, Load, Node, Redis, Setup, bounded, bounded_by,
     checker::{Pushed, Received, Report, check},
     eventually, http, json,
     node::{Driver, Queue},
@@ -18,7 +18,10 @@ use support::{
     redis::Persistence,
     run_with,
 };
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
+
+/// Scenarios that share a process take turns: each needs the whole machine.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// How long is pushed.
 fn seconds() -> Duration {
@@ -52,7 +55,8 @@ impl Run {
     /// Pushes at two nodes while `fault` happens; the comparison.
     fn with(self, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
         let mut report = Report::default();
-        bounded(async {
+        let _alone = ALONE.blocking_lock();
+        bounded_by(self.duration + Duration::from_secs(60), async {
             let redis = Redis::start(self.persistence).await;
             let cluster = match self.proxied {
                 None => Cluster::over(redis, 2, self.config).await,
@@ -421,7 +425,8 @@ fn a_node_waits_for_a_queue_that_is_down_at_its_start() {
 #[test]
 fn a_plain_pubsub_queue_fails_the_comparison() {
     let mut report = Report::default();
-    bounded(async {
+    let _alone = ALONE.blocking_lock();
+    bounded_by(seconds() + Duration::from_secs(60), async {
         let redis = Redis::start(Persistence::None).await;
         let mut cluster = Cluster::over(redis, 0, roomy()).await;
         for id in [200, 201] {

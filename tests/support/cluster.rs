@@ -111,9 +111,14 @@ pub fn run_with(setup: Setup, config: Config, test: impl AsyncFnOnce(Cluster)) {
 
 /// Runs to the end, or panics after a minute and a half.
 pub fn bounded(test: impl Future<Output = ()>) {
+    bounded_by(Duration::from_secs(90), test);
+}
+
+/// Runs to the end, or panics after this long.
+pub fn bounded_by(bound: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let ended = tokio::time::timeout(Duration::from_secs(90), test).await;
-        assert!(ended.is_ok(), "the test did not end in 90 s");
+        let ended = tokio::time::timeout(bound, test).await;
+        assert!(ended.is_ok(), "the test did not end in {bound:?}");
     });
 }

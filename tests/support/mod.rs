@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use api::Api;
 pub use client::{Client, Connect};
-pub use cluster::{Cluster, Setup, bounded, run, run_with};
+pub use cluster::{Cluster, Setup, bounded, bounded_by, run, run_with};
 pub use config::Config;
 pub use load::Load;
 pub use node::Node;

@@ -1,4 +1,4 @@
-//! Every bound of the node with its unit and default, in one place. The numbers are those of `docs/limits.md`.
+//! Every bound of the node with its unit and default, in one place. The numbers are those of `docs/config.md`.
 //!
 //! Invariant: no queue, table or size without a line here.
 

@@ -318,3 +318,24 @@ fn an_append_that_asks_for_replicas_is_not_answered_without_them() {
         assert!(matches!(answer, Ok(Appended::Have(_))), "{answer:?}");
     });
 }
+
+#[test]
+fn an_origin_is_forgotten_when_it_is_old_and_the_log_holds_nothing_of_it() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start(Keeps::Nothing);
+        let redis = redis(&server, 1 << 20).await;
+        let shard = Shard { queue: &redis, number: 0 };
+        let epoch = shard.open().await.tail.epoch;
+        shard.append(append(epoch, 0, batch(7, 1, 1))).await;
+        let note = |origin: &str, what: &str| server.cli(&["HSET", "{ws:0}:seqs", origin, what]);
+        note("0000000000000007", &format!("1 {epoch} 1 1000"));
+        note("0000000000000008", "5 1 1 1000");
+        note("0000000000000009", "nonsense");
+        let opened = shard.open().await;
+        assert_eq!(opened.origins.iter().map(|last| (last.origin, last.seq)).collect::<Vec<_>>(), [(7, 1)]);
+        assert_eq!(server.cli(&["HLEN", "{ws:0}:seqs"]), "1");
+    });
+}

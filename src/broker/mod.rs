@@ -18,7 +18,7 @@ pub mod memory;
 pub mod pubsub;
 pub mod redis;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -112,6 +112,15 @@ pub struct Opened {
     pub grace: Duration,
     /// Of the origins that were asked for, those that the log knows.
     pub origins: Vec<OriginLast>,
+}
+
+impl Opened {
+    /// Whether a later answer speaks of the same log: the same epoch, and of every origin as much or more.
+    pub fn is_continued_by(&self, later: &Opened) -> bool {
+        let lasts: HashMap<u64, u64> = later.origins.iter().map(|last| (last.origin, last.seq)).collect();
+        let has = |last: &OriginLast| lasts.get(&last.origin).is_some_and(|seq| *seq >= last.seq);
+        self.tail.epoch == later.tail.epoch && self.tail <= later.tail && self.origins.iter().all(has)
+    }
 }
 
 /// One append.

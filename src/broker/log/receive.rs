@@ -43,16 +43,18 @@ impl Reading {
     async fn warm_up(&mut self) {
         let shard = self.shard.clone();
         let mut opened = self.open(&Opened::default()).await;
-        loop {
+        let again = loop {
             self.catch_up().await;
             let again = self.open(&opened).await;
-            if again.tail.epoch == opened.tail.epoch {
-                break;
+            if opened.is_continued_by(&again) {
+                break again;
             }
             opened = again;
-        }
-        self.receiver.warmed(opened.tail, &opened.origins);
+        };
+        let mut harvest = Harvest::default();
+        self.receiver.warmed(&opened, &again, &mut harvest);
         shard.publisher.borrow_mut().saw(self.receiver.cursor());
+        self.hand_on(harvest).await;
         let unready = shard.common.unready.get() - 1;
         shard.common.unready.set(unready);
         if unready == 0 {

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    broker::{Entry, Kind, Open, Opened, OriginLast, Position, Records},
+    broker::{Entry, Kind, Open, Opened, Position, Records},
     limits::{LOG_GRACE, LOG_ORIGINS_MAX},
     model::{Record, RecordId},
     protocol::wire::{self, LogPosition},
@@ -64,10 +64,11 @@ struct Held {
     record: Option<Record>,
 }
 
-/// The last seq heard of an origin, and when, in entries.
+/// The last seq heard of an origin, in which epoch, and when, in entries.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     seq: u64,
+    epoch: u64,
     touched: u64,
 }
 
@@ -109,22 +110,31 @@ impl Receiver {
         self.warm
     }
 
-    /// The question that begins and ends the reading of the retained log. If the second answer is of another epoch
-    /// than the first, the log has become another meanwhile and what the first said of it is void.
+    /// The question that begins and ends the reading of the retained log. If the second answer does not continue the
+    /// first, the log has become another meanwhile and what the first said of it is void.
     pub fn open_again(&self, opened: &Opened) -> Open {
         let seen = self.cursor().max(opened.tail);
         Open { seen, origins: Vec::new(), all_origins: true, grace: LOG_GRACE }
     }
 
-    /// The retained log has been read up to `tail`, where `origins` stood; from now on entries are live.
-    pub fn warmed(&mut self, tail: Position, origins: &[OriginLast]) {
+    /// The retained log has been read from one answer to another that continues it; from now on entries are live. If
+    /// less is there now than was read, what stands in its place may have been missed: that is a loss.
+    pub fn warmed(&mut self, opened: &Opened, again: &Opened, harvest: &mut Harvest) {
+        let lasts: HashMap<u64, u64> = again.origins.iter().map(|last| (last.origin, last.seq)).collect();
+        let holds = |(origin, last): (&u64, &Last)| {
+            last.epoch != again.tail.epoch || lasts.get(origin).is_some_and(|seq| *seq >= last.seq)
+        };
+        if !self.origins.iter().all(holds) {
+            harvest.heard.push(Heard::Lost);
+        }
         self.warm = false;
-        self.cursor = Some(self.cursor().max(tail));
-        for last in origins {
+        self.cursor = Some(self.cursor().max(opened.tail));
+        for last in &opened.origins {
             // An origin that has records held back counts from those, not from what the log knows.
             let is_held = self.held.iter().any(|held| held.id.origin == last.origin);
             if !is_held {
-                self.origins.entry(last.origin).or_insert(Last { seq: last.seq, touched: 0 });
+                let known = Last { seq: last.seq, epoch: last.position.epoch, touched: 0 };
+                self.origins.entry(last.origin).or_insert(known);
             }
         }
     }
@@ -244,7 +254,7 @@ impl Receiver {
         if id.seq > expected && !self.warm {
             harvest.heard.push(Heard::Lost);
         }
-        self.origins.insert(id.origin, Last { seq: id.seq, touched });
+        self.origins.insert(id.origin, Last { seq: id.seq, epoch: self.cursor().epoch, touched });
         self.bound_origins();
         harvest.heard.extend(record.map(|record| Heard::Record(id, record)));
     }
@@ -288,7 +298,7 @@ mod tests {
             let entry = random_entry(&mut rng);
             let before = receiver.cursor();
             match step {
-                1000 => receiver.warmed(Position { epoch: 1, offset: 1 }, &[]),
+                1000 => receiver.warmed(&Opened::default(), &Opened::default(), &mut harvest),
                 _ if rng.bool() => drop(receiver.live(entry, &mut harvest)),
                 _ => receiver.page(vec![entry], &mut harvest),
             }

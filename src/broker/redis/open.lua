@@ -30,10 +30,17 @@ end
 
 local origins = {}
 if ARGV[4] == '1' then
+    -- An origin of which the log still holds something is never forgotten.
     local kept = tonumber(time[1]) - tonumber(ARGV[5])
+    local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+    local first_epoch, first_offset = string.match(oldest and oldest[1] or '', '^(%d+)-(%d+)$')
+    first_epoch, first_offset = tonumber(first_epoch or '') or math.huge, tonumber(first_offset or '') or math.huge
     local all = redis.call('HGETALL', KEYS[3])
     for i = 1, #all, 2 do
-        if (tonumber(string.match(all[i + 1], '%d+$') or '') or 0) < kept then
+        local _, at_epoch, at_offset, unix_s = string.match(all[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+        at_epoch, at_offset, unix_s = tonumber(at_epoch or '') or 0, tonumber(at_offset or '') or 0, tonumber(unix_s or '') or 0
+        local is_gone = at_epoch < first_epoch or (at_epoch == first_epoch and at_offset < first_offset)
+        if unix_s < kept and is_gone then
             redis.call('HDEL', KEYS[3], all[i])
         else
             origins[#origins + 1] = all[i]

@@ -392,10 +392,12 @@ impl World {
         {
             // As the task does: a log that has become another meanwhile is read again.
             let again = self.log.open(self.run, &it.receiver.open_again(opened), self.now);
-            if again.tail.epoch == opened.tail.epoch {
-                it.receiver.warmed(opened.tail, &opened.origins);
+            if opened.is_continued_by(&again) {
+                let mut harvest = Harvest::default();
+                it.receiver.warmed(opened, &again, &mut harvest);
                 it.publisher.saw(it.receiver.cursor());
                 it.start = Start::Done;
+                it.hand_on(harvest);
             } else {
                 it.start = Start::Opened(again);
             }

@@ -12,6 +12,7 @@ use ws_cluster::{
     protocol::{
         command::{BackendCommand, UserCommand, parse_backend, parse_user},
         decoder::{DecodeError, Decoder, Message},
+        deflate::{self, Inflater},
         handshake::{self, HandshakeLimits, HeadReader},
         json, jwt, push, query, sign,
         wire::{self, Batch, BatchBuilder},
@@ -24,6 +25,7 @@ pub type Law = fn(&[u8]);
 /// Every law under its name.
 pub const ALL: &[(&str, Law)] = &[
     ("decoder", decoder),
+    ("deflate", deflate),
     ("handshake", handshake),
     ("wire", wire),
     ("command", command),
@@ -31,31 +33,44 @@ pub const ALL: &[(&str, Law)] = &[
     ("credentials", credentials),
 ];
 
-/// Frames give the same messages however they are cut. The first byte says how long the pieces are.
+/// Messages of the decoder are at most so long, compressed and not.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Frames give the same messages however they are cut. The first byte says how long the pieces are, and with its top bit
+/// that compressed messages were agreed on.
 pub fn decoder(data: &[u8]) {
-    let Some((&piece_bytes, stream)) = data.split_first() else { return };
-    let whole = messages(stream.chunks(stream.len().max(1)));
-    assert_eq!(messages(stream.chunks(usize::from(piece_bytes).max(1))), whole);
-    assert_eq!(messages(stream.chunks(1)), whole);
+    let Some((&first, stream)) = data.split_first() else { return };
+    let (deflate, piece_bytes) = (first & 0x80 != 0, usize::from(first & 0x7f).max(1));
+    let whole = messages(deflate, stream.chunks(stream.len().max(1)));
+    assert_eq!(messages(deflate, stream.chunks(piece_bytes)), whole);
+    assert_eq!(messages(deflate, stream.chunks(1)), whole);
 }
 
 /// Kind and bytes of each message, and how the stream ended.
-fn messages<'s>(pieces: impl Iterator<Item = &'s [u8]>) -> (Vec<(u8, Vec<u8>)>, Option<DecodeError>) {
-    let mut decoder = Decoder::new(4096, 64);
+fn messages<'s>(deflate: bool, pieces: impl Iterator<Item = &'s [u8]>) -> (Vec<(u8, Vec<u8>)>, Option<DecodeError>) {
+    let mut decoder = Decoder::new(MESSAGE_BYTES_MAX, 64).with_deflate(deflate);
+    let mut inflater = Inflater::default();
     let mut messages = Vec::new();
     for piece in pieces {
         let mut piece = piece.to_vec();
         let mut at = 0;
         loop {
-            match decoder.feed(&mut piece[at..]) {
+            let opened = match decoder.feed(&mut piece[at..]) {
                 Ok((used, Some(message))) => {
                     at += used;
-                    messages.push(kind_and_bytes(message));
+                    match message {
+                        Message::Deflated(deflated) => inflater.open(deflated, MESSAGE_BYTES_MAX),
+                        message => Ok(message),
+                    }
                 }
                 Ok((used, None)) => {
                     assert_eq!(at + used, piece.len());
                     break;
                 }
+                Err(fault) => Err(fault),
+            };
+            match opened {
+                Ok(message) => messages.push(kind_and_bytes(message)),
                 Err(fault) => return (messages, Some(fault)),
             }
         }
@@ -66,12 +81,30 @@ fn messages<'s>(pieces: impl Iterator<Item = &'s [u8]>) -> (Vec<(u8, Vec<u8>)>, 
 fn kind_and_bytes(message: Message<'_>) -> (u8, Vec<u8>) {
     match message {
         Message::Text(text) => (1, text.into()),
-        Message::Binary(bytes) => (2, bytes.into()),
+        Message::Binary(bytes) => {
+            assert!(bytes.len() <= MESSAGE_BYTES_MAX);
+            (2, bytes.into())
+        }
+        Message::Deflated(_) => panic!("it was not agreed on, or is opened"),
         Message::Ping(bytes) => (9, bytes.into()),
         Message::Pong(bytes) => (10, bytes.into()),
         Message::Close(None) => (8, Vec::new()),
         Message::Close(Some((code, reason))) => (8, [&code.to_be_bytes()[..], reason.as_bytes()].concat()),
     }
+}
+
+/// What a message inflates to keeps its bound and does not depend on the messages before; an offer that is accepted is
+/// answered with what its own grammar reads.
+pub fn deflate(data: &[u8]) {
+    let mut inflater = Inflater::default();
+    let first = inflater.inflate(data, MESSAGE_BYTES_MAX).map(Vec::from);
+    if let Ok(inflated) = &first {
+        assert!(inflated.len() <= MESSAGE_BYTES_MAX);
+    }
+    assert_eq!(inflater.inflate(data, MESSAGE_BYTES_MAX).map(Vec::from), first);
+    let Some(agreement) = std::str::from_utf8(data).ok().and_then(deflate::negotiate) else { return };
+    let again = deflate::negotiate(&agreement.answer).expect("an answer is an offer too");
+    assert_eq!(again, agreement);
 }
 
 /// A head is taken or refused in the same way whether it comes at once or byte by byte.

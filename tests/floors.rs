@@ -47,6 +47,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("chrono", &["clock"]),
     ("clap", &["config", "main"]),
     ("data_encoding", &["protocol", "http", "config", "node", "main"]),
+    ("flate2", &["protocol"]),
     ("futures_util", &["inbox", "broker", "shard", "http", "admin", "node"]),
     ("http", &["protocol", "http", "admin"]),
     ("httparse", &["protocol", "http"]),

@@ -1,18 +1,23 @@
 //! The decoder reads what an independent implementation reads.
 //!
 //! Method: seeded random streams of frames, valid and corrupted, in random pieces, through our decoder and through
-//! tungstenite's `WebSocketContext`. Valid streams must give the same messages. Corrupted ones must give the same
+//! tungstenite's `WebSocketContext`. Valid streams must give the same messages, also where ours gets some of them
+//! compressed. Corrupted ones must give the same
 //! messages up to the fault, and a fault on the same side; where ours is stricter by design it is named in
 //! [`stricter_by_design`]. A failure prints its seed; `WS_SEED=<seed>` replays it alone.
 
 use std::io::{Read, Write};
 
 use fastrand::Rng;
+use flate2::{Compress, Compression, FlushCompress};
 use tungstenite::{
     Error, Message as Theirs,
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
-use ws_cluster::protocol::decoder::{DecodeError, Decoder, Message};
+use ws_cluster::protocol::{
+    decoder::{DecodeError, Decoder, Message},
+    deflate::Inflater,
+};
 
 const MESSAGE_BYTES_MAX: usize = 4096;
 const SEEDS: u64 = 4_000;
@@ -31,9 +36,21 @@ fn valid_streams_give_the_same_messages() {
     for seed in seeds() {
         let mut rng = Rng::with_seed(seed);
         let stream = valid_stream(&mut rng);
-        let (ours, our_fault) = read_ours(&stream, &mut rng);
+        let (ours, our_fault) = read_ours(&stream, &mut rng, false);
         let (theirs, their_fault) = read_theirs(&stream);
         assert_eq!((our_fault, their_fault.is_none()), (None, true), "WS_SEED={seed}");
+        assert_eq!(ours, theirs, "WS_SEED={seed}");
+    }
+}
+
+#[test]
+fn compressed_messages_are_those_that_a_peer_without_compression_gets() {
+    for seed in seeds() {
+        let (mut rng, mut plain_rng) = (Rng::with_seed(seed), Rng::with_seed(seed));
+        let compressed = stream_of(&mut rng, true);
+        let (ours, fault) = read_ours(&compressed, &mut rng, true);
+        let (theirs, their_fault) = read_theirs(&stream_of(&mut plain_rng, false));
+        assert_eq!((fault, their_fault.is_none()), (None, true), "WS_SEED={seed}");
         assert_eq!(ours, theirs, "WS_SEED={seed}");
     }
 }
@@ -45,16 +62,17 @@ fn corrupted_streams_end_at_the_same_fault() {
         let mut rng = Rng::with_seed(seed);
         let mut stream = valid_stream(&mut rng);
         corrupt(&mut stream, &mut rng);
-        let (ours, our_fault) = read_ours(&stream, &mut rng);
+        let (ours, our_fault) = read_ours(&stream, &mut rng, false);
         let (theirs, their_fault) = read_theirs(&stream);
         match (our_fault, &their_fault) {
             (None, None) => assert_eq!(ours, theirs, "WS_SEED={seed}"),
+            (Some(fault), _) if stricter_by_design(fault) => {
+                both_refused += u64::from(their_fault.is_some());
+                assert_eq!(ours[..], theirs[..ours.len()], "WS_SEED={seed}: {fault}");
+            }
             (Some(_), Some(_)) => {
                 both_refused += 1;
                 assert_eq!(ours, theirs, "WS_SEED={seed}: {our_fault:?} against {their_fault:?}");
-            }
-            (Some(fault), None) if stricter_by_design(fault) => {
-                assert_eq!(ours[..], theirs[..ours.len()], "WS_SEED={seed}: {fault}");
             }
             // Ours judges a header, theirs a whole frame: it still waits for the rest of the one we refused.
             (Some(fault), None) => assert_eq!(ours, theirs, "WS_SEED={seed}: only ours refuses: {fault}"),
@@ -69,7 +87,7 @@ fn stricter_by_design(fault: DecodeError) -> bool {
     match fault {
         // It answers a forbidden close code and passes it on as a close.
         DecodeError::Protocol(rule) => rule.contains("shortest form") || rule.contains("close code"),
-        DecodeError::Utf8 | DecodeError::TooBig | DecodeError::TooManyFragments => false,
+        DecodeError::Utf8 | DecodeError::TooBig | DecodeError::TooManyFragments | DecodeError::Corrupt => false,
     }
 }
 
@@ -81,9 +99,14 @@ fn seeds() -> Vec<u64> {
 }
 
 fn valid_stream(rng: &mut Rng) -> Vec<u8> {
+    stream_of(rng, false)
+}
+
+/// The same messages from the same seed, with about half of them compressed or without.
+fn stream_of(rng: &mut Rng, compressed: bool) -> Vec<u8> {
     let mut stream = Vec::new();
     for _ in 0..rng.usize(1..8) {
-        message(rng, &mut stream);
+        message(rng, &mut stream, compressed);
     }
     if rng.u8(..) < 64 {
         let reason = random_text(rng, 40);
@@ -93,22 +116,43 @@ fn valid_stream(rng: &mut Rng) -> Vec<u8> {
     stream
 }
 
-fn message(rng: &mut Rng, stream: &mut Vec<u8>) {
+fn message(rng: &mut Rng, stream: &mut Vec<u8>, compressed: bool) {
     let text = rng.bool();
-    let payload = if text { random_text(rng, 300).into_bytes() } else { random_bytes(rng) };
+    let mut payload = if text { random_text(rng, 300).into_bytes() } else { random_bytes(rng) };
     let mut opcode = if text { 1 } else { 2 };
+    let choice = rng.bool();
+    // What is drawn from here on is not drawn for the messages that follow: both streams have the same.
+    let own = &mut rng.fork();
+    if compressed && choice {
+        payload = deflated(&payload, own);
+        opcode |= 0x40;
+    }
     let mut rest = &payload[..];
     for _ in 0..rng.usize(..4) {
-        let (head, tail) = rest.split_at(rng.usize(..=rest.len()));
-        frame(rng, stream, opcode, head);
+        let (head, tail) = rest.split_at(own.usize(..=rest.len()));
+        frame(own, stream, opcode, head);
         (opcode, rest) = (0, tail);
         if rng.bool() {
             let control: Vec<u8> = (0..rng.usize(..=125)).map(|_| rng.u8(..)).collect();
             let first = if rng.bool() { 0x89 } else { 0x8a };
-            frame(rng, stream, first, &control);
+            frame(own, stream, first, &control);
         }
     }
-    frame(rng, stream, 0x80 | opcode, rest);
+    frame(own, stream, 0x80 | opcode, rest);
+}
+
+/// With a sync flush or two, without their last tail.
+fn deflated(payload: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut engine = Compress::new(Compression::new(rng.u32(..10)), false);
+    let mut data = Vec::with_capacity(payload.len() * 2 + 256);
+    let (head, tail) = payload.split_at(rng.usize(..=payload.len()));
+    engine.compress_vec(head, &mut data, FlushCompress::Sync).expect("room");
+    if !tail.is_empty() {
+        engine.compress_vec(tail, &mut data, FlushCompress::Sync).expect("room");
+    }
+    assert!(data.ends_with(&[0, 0, 0xff, 0xff]), "a sync flush");
+    data.truncate(data.len() - 4);
+    data
 }
 
 fn random_text(rng: &mut Rng, bytes_max: usize) -> String {
@@ -152,20 +196,30 @@ fn corrupt(stream: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-fn read_ours(stream: &[u8], rng: &mut Rng) -> (Vec<Got>, Option<DecodeError>) {
-    let mut decoder = Decoder::new(MESSAGE_BYTES_MAX, usize::MAX);
+fn read_ours(stream: &[u8], rng: &mut Rng, deflate: bool) -> (Vec<Got>, Option<DecodeError>) {
+    // Noise gets longer by compression.
+    let bound = MESSAGE_BYTES_MAX + if deflate { 256 } else { 0 };
+    let mut decoder = Decoder::new(bound, usize::MAX).with_deflate(deflate);
+    let mut inflater = Inflater::default();
     let mut got = Vec::new();
     let mut rest = stream.to_vec();
     while !rest.is_empty() {
         let mut piece: Vec<u8> = rest.drain(..rng.usize(1..=rest.len())).collect();
         let mut at = 0;
         loop {
-            match decoder.feed(&mut piece[at..]) {
+            let opened = match decoder.feed(&mut piece[at..]) {
                 Ok((used, Some(message))) => {
                     at += used;
-                    got.push(ours(message));
+                    match message {
+                        Message::Deflated(deflated) => inflater.open(deflated, MESSAGE_BYTES_MAX),
+                        message => Ok(message),
+                    }
                 }
                 Ok((_, None)) => break,
+                Err(fault) => Err(fault),
+            };
+            match opened {
+                Ok(message) => got.push(ours(message)),
                 Err(fault) => return (got, Some(fault)),
             }
         }
@@ -177,6 +231,7 @@ fn ours(message: Message<'_>) -> Got {
     match message {
         Message::Text(text) => Got::Text(text.into()),
         Message::Binary(bytes) => Got::Binary(bytes.into()),
+        Message::Deflated(_) => panic!("it is opened first"),
         Message::Ping(bytes) => Got::Ping(bytes.into()),
         Message::Pong(bytes) => Got::Pong(bytes.into()),
         Message::Close(close) => Got::Close(close.map(|(code, reason)| (code, reason.into()))),

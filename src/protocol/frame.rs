@@ -1,4 +1,4 @@
-//! Frames as the server sends them: unmasked, final, uncompressed (RFC 6455, section 5).
+//! Frames as the server sends them: unmasked and final (RFC 6455, section 5).
 //!
 //! Invariant: what is built here is a whole frame; a broadcast builds it once and shares it.
 
@@ -74,6 +74,16 @@ pub fn encode(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 pub fn encode_into(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     header_into(out, opcode, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends a frame around `data`, a message that was compressed by permessage-deflate (RFC 7692, section 6).
+pub fn compressed_into(out: &mut Vec<u8>, opcode: OpCode, data: &[u8]) {
+    const COMPRESSED: u8 = 0x40;
+    debug_assert!(!opcode.is_control(), "a control frame is never compressed");
+    let first = out.len();
+    header_into(out, opcode, data.len());
+    out[first] |= COMPRESSED;
+    out.extend_from_slice(data);
 }
 
 /// Appends the header of a final frame whose payload of `len` bytes the caller appends behind it.

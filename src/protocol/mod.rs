@@ -7,6 +7,7 @@
 pub mod handshake;
 
 pub mod decoder;
+pub mod deflate;
 pub mod frame;
 
 pub mod jwt;

@@ -139,7 +139,7 @@ impl<S: Service> Opening<S> {
         match verdict {
             Verdict::Admit(admitted) => self.admit(*admitted, upgrade, rest),
             Verdict::Close { code, reason } => {
-                let mut answer = handshake::accept_response(&upgrade.key);
+                let mut answer = handshake::accept_response(&upgrade.key, None);
                 answer.extend_from_slice(&frame::close(code, reason));
                 self.core.counters().inc(Count::HandshakesDenied);
                 self.refuse(&answer).await;
@@ -158,7 +158,7 @@ impl<S: Service> Opening<S> {
         let socket = Rc::new(socket);
         core.attach(id, socket.clone());
         core.counters().inc(Count::HandshakesAccepted);
-        core.with_hub(|hub| hub.send_first(id, handshake::accept_response(&upgrade.key).into()));
+        core.with_hub(|hub| hub.send_first(id, handshake::accept_response(&upgrade.key, None).into()));
         service.opened(&core, &mut peer, id);
         monoio::spawn(async move {
             connection::serve(core, service, socket, id, peer, rest).await;

@@ -1,14 +1,14 @@
 //! What has come of a frame or message that is not complete yet.
 //!
 //! Invariants: a control frame never touches the message it interrupts; `data` holds no more than the bound of a
-//! message; of text, all but the last character is known to be UTF-8.
+//! message; of plain text, all but the last character is known to be UTF-8.
 
 use std::fmt;
 
 use super::{
     Bounds, DecodeError, Message,
     header::{HEADER_BYTES_MAX, Header, unmask},
-    message, utf8,
+    message,
 };
 use crate::protocol::frame::OpCode;
 
@@ -24,7 +24,7 @@ pub(super) struct Assembly {
     fragments: Option<Fragments>,
     /// The message's payload.
     data: Vec<u8>,
-    /// So much of `data` is UTF-8, if it is text.
+    /// So much of `data` is UTF-8, if it is plain text.
     checked_bytes: usize,
     /// The last control frame's payload.
     control: Vec<u8>,
@@ -42,6 +42,7 @@ struct Frame {
 #[derive(Clone, Copy)]
 struct Fragments {
     opcode: OpCode,
+    is_compressed: bool,
     count: u32,
 }
 
@@ -80,7 +81,7 @@ impl Assembly {
                 return Ok((used, None));
             }
             if frame.opcode.is_control() {
-                return Ok((used, Some(message(frame.opcode, &self.control)?)));
+                return Ok((used, Some(message(frame.opcode, false, &self.control)?)));
             }
             if frame.is_final {
                 return Ok((used, Some(self.finish()?)));
@@ -114,7 +115,8 @@ impl Assembly {
         }
         let Some(fragments) = &mut self.fragments else {
             header.check_start(bounds)?;
-            self.fragments = Some(Fragments { opcode: header.opcode, count: 1 });
+            let Header { opcode, is_compressed, .. } = header;
+            self.fragments = Some(Fragments { opcode, is_compressed, count: 1 });
             return Ok(());
         };
         if header.opcode != OpCode::Continuation {
@@ -146,7 +148,7 @@ impl Assembly {
 
     /// Refuses text at its first byte that no continuation can mend.
     fn check_text(&mut self) -> Result<(), DecodeError> {
-        if !matches!(self.fragments, Some(Fragments { opcode: OpCode::Text, .. })) {
+        if !matches!(self.fragments, Some(Fragments { opcode: OpCode::Text, is_compressed: false, .. })) {
             return Ok(());
         }
         match std::str::from_utf8(&self.data[self.checked_bytes..]) {
@@ -158,10 +160,10 @@ impl Assembly {
     }
 
     fn finish(&mut self) -> Result<Message<'_>, DecodeError> {
-        match self.fragments.take() {
-            Some(Fragments { opcode: OpCode::Text, .. }) => Ok(Message::Text(utf8(&self.data)?)),
-            _ => Ok(Message::Binary(&self.data)),
-        }
+        let fragments = self.fragments.take();
+        let (opcode, is_compressed) =
+            fragments.map_or((OpCode::Binary, false), |begun| (begun.opcode, begun.is_compressed));
+        message(opcode, is_compressed, &self.data)
     }
 }
 

@@ -13,11 +13,15 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, OpCode};
 /// Longest header of a frame from a client, in bytes.
 pub(super) const HEADER_BYTES_MAX: usize = 14;
 
+const RESERVED_BIT: DecodeError = DecodeError::Protocol("a reserved bit is set");
+
 /// The header of a frame from a client.
 #[derive(Clone, Copy)]
 pub(super) struct Header {
     pub(super) opcode: OpCode,
     pub(super) is_final: bool,
+    /// It begins a message that was compressed (RSV1).
+    pub(super) is_compressed: bool,
     pub(super) mask: [u8; 4],
     pub(super) header_bytes: usize,
     pub(super) payload_bytes: usize,
@@ -34,13 +38,15 @@ impl Header {
         check(&header, opcode, length, header_bytes)?;
         let mask = header.mask.ok_or(DecodeError::Protocol("a frame without a mask"))?;
         let payload_bytes = usize::try_from(length).map_err(|_| DecodeError::TooBig)?;
-        Ok(Some(Self { opcode, is_final: header.is_final, mask, header_bytes, payload_bytes }))
+        let FrameHeader { is_final, rsv1: is_compressed, .. } = header;
+        Ok(Some(Self { opcode, is_final, is_compressed, mask, header_bytes, payload_bytes }))
     }
 
     /// Checks a frame that comes while no message is under way.
     pub(super) fn check_start(&self, bounds: Bounds) -> Result<(), DecodeError> {
         match self.opcode {
             OpCode::Continuation => Err(DecodeError::Protocol("a continuation of nothing")),
+            _ if self.is_compressed && !bounds.deflate => Err(RESERVED_BIT),
             OpCode::Text | OpCode::Binary if self.payload_bytes > bounds.message_bytes_max => Err(DecodeError::TooBig),
             _ => Ok(()),
         }
@@ -64,9 +70,10 @@ fn opcode(wire: Wire) -> Result<OpCode, DecodeError> {
 }
 
 fn check(header: &FrameHeader, opcode: OpCode, length: u64, header_bytes: usize) -> Result<(), DecodeError> {
-    // permessage-deflate will admit RSV1 on the first frame of a message, and nothing else.
-    if header.rsv1 || header.rsv2 || header.rsv3 {
-        return Err(DecodeError::Protocol("a reserved bit is set"));
+    // RSV1 may stand on the first frame of a message, if permessage-deflate was agreed on: see `check_start`.
+    let may_be_compressed = matches!(opcode, OpCode::Text | OpCode::Binary);
+    if header.rsv1 && !may_be_compressed || header.rsv2 || header.rsv3 {
+        return Err(RESERVED_BIT);
     }
     if length >> 63 != 0 {
         return Err(DecodeError::Protocol("a length with its top bit set"));

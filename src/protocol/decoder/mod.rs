@@ -5,9 +5,9 @@
 //! that an idle connection holds three words.
 //!
 //! Invariants: a header that breaks a rule or a bound is refused before a byte of its payload is kept; what is
-//! kept grows with received bytes, never by a declared length; text is checked as it comes; behind a close
+//! kept grows with received bytes, never by a declared length; plain text is checked as it comes; behind a close
 //! frame or an error nothing is read.
-//! Left out: permessage-deflate (RSV1 is refused where headers are checked, in one place), and deadlines: see
+//! Left out: inflating ([`Message::Deflated`] is handed out as it was sent), and deadlines: see
 //! [`Decoder::mid_message`].
 
 mod assembly;
@@ -20,19 +20,30 @@ use std::fmt;
 use self::{assembly::Assembly, header::Header};
 use super::frame::{OpCode, close_code};
 
-/// What a peer sent. Text and reason are UTF-8, close codes are ones a peer may send.
+/// What a peer sent. Text and reason are UTF-8, close codes are ones a peer may send, but what was compressed is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A whole text message.
     Text(&'a str),
     /// A whole binary message.
     Binary(&'a [u8]),
+    /// A whole message in its compressed form.
+    Deflated(Deflated<'a>),
     /// A ping with its payload, which the pong repeats.
     Ping(&'a [u8]),
     /// A pong with its payload.
     Pong(&'a [u8]),
     /// A close with its code and reason, if the peer gave any.
     Close(Option<(u16, &'a str)>),
+}
+
+/// A message that permessage-deflate has compressed; [`Inflater::open`](super::deflate::Inflater::open) takes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Deflated<'a> {
+    /// Whether it is to be text.
+    pub is_text: bool,
+    /// The payload as it was sent.
+    pub data: &'a [u8],
 }
 
 /// Why a connection must be closed.
@@ -46,6 +57,8 @@ pub enum DecodeError {
     TooBig,
     /// The message comes in more fragments than the bound.
     TooManyFragments,
+    /// A compressed message cannot be inflated.
+    Corrupt,
 }
 
 /// What a decoder holds its peer to.
@@ -53,6 +66,7 @@ pub enum DecodeError {
 struct Bounds {
     message_bytes_max: usize,
     fragments_max: u32,
+    deflate: bool,
 }
 
 /// One connection's reader.
@@ -74,6 +88,7 @@ struct Bounds {
 pub struct Decoder {
     message_bytes_max: u32,
     fragments_max: u32,
+    deflate: bool,
     ended: bool,
     assembly: Option<Box<Assembly>>,
 }
@@ -88,9 +103,16 @@ impl Decoder {
         Self {
             message_bytes_max: narrow(message_bytes_max),
             fragments_max: narrow(fragments_max),
+            deflate: false,
             ended: false,
             assembly: None,
         }
+    }
+
+    /// Admits compressed messages or not, by what the handshake has agreed on. Their bound is on what is sent; what it
+    /// inflates to is for the inflater to hold to it.
+    pub fn with_deflate(self, deflate: bool) -> Self {
+        Self { deflate, ..self }
     }
 
     /// Reads on: how many bytes of `input` are used up (they may have been changed), and the next message.
@@ -101,7 +123,8 @@ impl Decoder {
         if self.ended {
             return Ok((input.len(), None));
         }
-        let bounds = Bounds { message_bytes_max: self.message_bytes_max as usize, fragments_max: self.fragments_max };
+        let Self { message_bytes_max, fragments_max, deflate, .. } = *self;
+        let bounds = Bounds { message_bytes_max: message_bytes_max as usize, fragments_max, deflate };
         let fed = feed(&mut self.assembly, bounds, input);
         self.ended = matches!(fed, Err(_) | Ok((_, Some(Message::Close(_)))));
         fed
@@ -139,11 +162,14 @@ fn feed<'a>(
 fn whole<'a>(header: Header, input: &'a mut [u8]) -> Result<Message<'a>, DecodeError> {
     let payload = &mut input[header.header_bytes..header.frame_bytes()];
     header::unmask(payload, header.mask);
-    message(header.opcode, payload)
+    message(header.opcode, header.is_compressed, payload)
 }
 
-fn message(opcode: OpCode, payload: &[u8]) -> Result<Message<'_>, DecodeError> {
+fn message(opcode: OpCode, is_compressed: bool, payload: &[u8]) -> Result<Message<'_>, DecodeError> {
     Ok(match opcode {
+        OpCode::Text | OpCode::Binary if is_compressed => {
+            Message::Deflated(Deflated { is_text: opcode == OpCode::Text, data: payload })
+        }
         OpCode::Text => Message::Text(utf8(payload)?),
         OpCode::Binary | OpCode::Continuation => Message::Binary(payload),
         OpCode::Ping => Message::Ping(payload),
@@ -177,7 +203,7 @@ impl DecodeError {
     pub fn close_code(self) -> u16 {
         match self {
             DecodeError::Protocol(_) => close_code::PROTOCOL,
-            DecodeError::Utf8 => close_code::INVALID_PAYLOAD,
+            DecodeError::Utf8 | DecodeError::Corrupt => close_code::INVALID_PAYLOAD,
             DecodeError::TooBig => close_code::TOO_BIG,
             DecodeError::TooManyFragments => close_code::POLICY,
         }
@@ -190,6 +216,7 @@ impl DecodeError {
             DecodeError::Utf8 => "text is not UTF-8",
             DecodeError::TooBig => "the message is too big",
             DecodeError::TooManyFragments => "the message has too many fragments",
+            DecodeError::Corrupt => "the compressed message is corrupt",
         }
     }
 }
@@ -208,6 +235,7 @@ impl fmt::Debug for Message<'_> {
         match self {
             Message::Text(text) => write!(f, "Text({} bytes)", text.len()),
             Message::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+            Message::Deflated(Deflated { data, .. }) => write!(f, "Deflated({} bytes)", data.len()),
             Message::Ping(bytes) => write!(f, "Ping({} bytes)", bytes.len()),
             Message::Pong(bytes) => write!(f, "Pong({} bytes)", bytes.len()),
             Message::Close(None) => f.write_str("Close"),

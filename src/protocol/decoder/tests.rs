@@ -9,12 +9,15 @@ const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
+/// On the first frame of a compressed message.
+const RSV1: u8 = 0x40;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owned {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -25,6 +28,7 @@ impl From<Message<'_>> for Owned {
         match message {
             Message::Text(text) => Owned::Text(text.into()),
             Message::Binary(bytes) => Owned::Binary(bytes.into()),
+            Message::Deflated(Deflated { is_text, data }) => Owned::Deflated(is_text, data.into()),
             Message::Ping(bytes) => Owned::Ping(bytes.into()),
             Message::Pong(bytes) => Owned::Pong(bytes.into()),
             Message::Close(close) => Owned::Close(close.map(|(code, reason)| (code, reason.into()))),
@@ -76,7 +80,13 @@ fn feed(decoder: &mut Decoder, piece: &[u8], messages: &mut Vec<Owned>) -> Resul
 }
 
 fn read<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Owned>, Result<(), DecodeError>) {
-    let mut decoder = decoder();
+    read_by(decoder(), pieces)
+}
+
+fn read_by<'p>(
+    mut decoder: Decoder,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+) -> (Vec<Owned>, Result<(), DecodeError>) {
     let mut messages = Vec::new();
     let result = pieces.into_iter().try_for_each(|piece| feed(&mut decoder, piece, &mut messages));
     (messages, result)
@@ -84,13 +94,17 @@ fn read<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Owned>, Result<(
 
 /// Reads a stream whole and in every one of its cuts; all must agree.
 fn read_cut(stream: &[u8]) -> (Vec<Owned>, Result<(), DecodeError>) {
-    let whole = read([stream]);
-    assert_eq!(read(stream.chunks(1)), whole, "byte by byte");
+    read_cut_by(decoder, stream)
+}
+
+fn read_cut_by(decoder: fn() -> Decoder, stream: &[u8]) -> (Vec<Owned>, Result<(), DecodeError>) {
+    let whole = read_by(decoder(), [stream]);
+    assert_eq!(read_by(decoder(), stream.chunks(1)), whole, "byte by byte");
     for first in 0..=stream.len() {
-        assert_eq!(read([&stream[..first], &stream[first..]]), whole, "cut at {first}");
+        assert_eq!(read_by(decoder(), [&stream[..first], &stream[first..]]), whole, "cut at {first}");
         for second in first..stream.len().min(first + 40) {
             let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
-            assert_eq!(read(pieces), whole, "cut at {first} and {second}");
+            assert_eq!(read_by(decoder(), pieces), whole, "cut at {first} and {second}");
         }
     }
     whole
@@ -315,6 +329,72 @@ fn behind_a_close_or_an_error_nothing_is_read() {
     assert!(feed(&mut decoder, &frame(FIN | 0x7, b""), &mut messages).is_err());
     assert_eq!(feed(&mut decoder, &text("too late"), &mut messages), Ok(()));
     assert_eq!(messages.len(), 1);
+}
+
+fn deflating() -> Decoder {
+    decoder().with_deflate(true)
+}
+
+#[test]
+fn compressed_messages_are_handed_out_as_they_came_where_that_is_agreed() {
+    let stream = [
+        frame(FIN | RSV1 | TEXT, b"\xff\xfe"),
+        text("plain"),
+        frame(RSV1 | BINARY, b"\x01"),
+        frame(FIN | PING, b"in between"),
+        frame(0, b""),
+        frame(FIN, b"\x02\x03"),
+        frame(RSV1 | TEXT, b"\xc3"),
+        frame(FIN, b"\x28"),
+        frame(TEXT, "é".as_bytes()),
+        frame(FIN, b""),
+        frame(FIN | RSV1 | BINARY, b""),
+    ];
+    let (messages, result) = read_cut_by(deflating, &stream.concat());
+    let expected = [
+        Owned::Deflated(true, b"\xff\xfe".into()),
+        Owned::Text("plain".into()),
+        Owned::Ping(b"in between".into()),
+        Owned::Deflated(false, vec![1, 2, 3]),
+        Owned::Deflated(true, b"\xc3\x28".into()),
+        Owned::Text("é".into()),
+        Owned::Deflated(false, Vec::new()),
+    ];
+    assert_eq!((messages, result), (expected.into(), Ok(())));
+}
+
+#[test]
+fn the_bit_of_compressed_messages_stands_nowhere_else() {
+    let bad = [
+        frame(FIN | RSV1 | PING, b"a"),
+        frame(FIN | RSV1 | PONG, b"a"),
+        frame(FIN | RSV1 | CLOSE, &1000_u16.to_be_bytes()),
+        frame(FIN | RSV1, b"continues nothing"),
+        frame(FIN | RSV1 | 0x20 | TEXT, b"a"),
+        frame(FIN | RSV1 | 0x10 | TEXT, b"a"),
+        [frame(RSV1 | TEXT, b"a"), frame(FIN | RSV1, b"b")].concat(),
+        [frame(TEXT, b"a"), frame(FIN | RSV1, b"b")].concat(),
+        [frame(RSV1 | TEXT, b"a"), frame(FIN | RSV1 | TEXT, b"b")].concat(),
+        [frame(RSV1 | TEXT, b"a"), frame(FIN | RSV1 | PING, b"b")].concat(),
+    ];
+    for stream in bad {
+        let error = read_cut_by(deflating, &stream).1.expect_err("a refusal");
+        assert_eq!(error.close_code(), close_code::PROTOCOL, "{stream:02x?}");
+    }
+    for first in [FIN | RSV1 | TEXT, RSV1 | TEXT, FIN | RSV1 | BINARY] {
+        assert_eq!(refusal(&frame(first, b"a")).close_code(), close_code::PROTOCOL, "not agreed on");
+    }
+}
+
+#[test]
+fn the_bounds_hold_for_compressed_messages_too() {
+    let read = |stream: Vec<u8>| read_by(Decoder::new(100, 4).with_deflate(true), [&stream[..]]).1;
+    assert_eq!(read(frame(FIN | RSV1 | TEXT, &[0; 100])), Ok(()));
+    assert_eq!(read(frame(FIN | RSV1 | TEXT, &[0; 101])[..6].to_vec()), Err(DecodeError::TooBig));
+    assert_eq!(read([frame(RSV1 | TEXT, &[0; 60]), frame(FIN, &[0; 41])].concat()), Err(DecodeError::TooBig));
+    let fragments = [frame(RSV1 | TEXT, b"a"), vec![frame(0, b"a"); 4].concat()];
+    assert_eq!(read(fragments.concat()), Err(DecodeError::TooManyFragments));
+    assert_eq!(DecodeError::Corrupt.close_code(), 1007);
 }
 
 #[test]

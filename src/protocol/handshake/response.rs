@@ -2,12 +2,13 @@
 
 use tungstenite::handshake::derive_accept_key;
 
-/// The 101 to a valid handshake with this `Sec-WebSocket-Key`. Agrees on no subprotocol and no extension.
-pub fn accept_response(key: &str) -> Vec<u8> {
+/// The 101 to a valid handshake with this `Sec-WebSocket-Key`. Agrees on no subprotocol, and on the extensions given.
+pub fn accept_response(key: &str, extensions: Option<&str>) -> Vec<u8> {
     let token = accept_token(key);
+    let agreed = extensions.map(|agreed| format!("Sec-WebSocket-Extensions: {agreed}\r\n")).unwrap_or_default();
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {token}\r\n\r\n"
+         Sec-WebSocket-Accept: {token}\r\n{agreed}\r\n"
     )
     .into_bytes()
 }

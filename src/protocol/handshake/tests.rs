@@ -205,9 +205,11 @@ fn an_answer_is_whole_and_says_its_length() {
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
          Connection: close\r\nX-Y: z\r\n\r\nno\n"
     );
-    let accepted = String::from_utf8(accept_response("dGhlIHNhbXBsZSBub25jZQ==")).unwrap();
-    assert!(accepted.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
-    assert!(accepted.starts_with("HTTP/1.1 101 ") && accepted.ends_with("\r\n\r\n"));
+    let accepted = |agreed| String::from_utf8(accept_response("dGhlIHNhbXBsZSBub25jZQ==", agreed)).unwrap();
+    let plain = accepted(None);
+    assert!(plain.starts_with("HTTP/1.1 101 ") && !plain.contains("Extensions"));
+    assert!(plain.ends_with("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
+    assert!(accepted(Some("x; y=1")).ends_with("=\r\nSec-WebSocket-Extensions: x; y=1\r\n\r\n"));
 }
 
 #[test]

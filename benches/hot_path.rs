@@ -11,7 +11,7 @@ use ws_cluster::{
     hub::{Hub, HubSettings, NewSession},
     limits::{FrameLimits, Limits},
     metrics::Counters,
-    model::{Boot, FollowStart, Pid, Published, RecordId, Role, Tag},
+    model::{Boot, FollowStart, Pid, Published, RecordId, Role, Tag, TagRules},
     protocol::{command, decoder::Decoder, message},
 };
 
@@ -55,19 +55,20 @@ fn write_a_publication(bencher: Bencher) {
     let mut text = Vec::new();
     bencher.bench_local(|| {
         text.clear();
-        message::publication(&mut text, black_box(&published), message::Arrival::Live);
+        message::publication(&mut text, black_box(&published), message::Arrival::Live { merged: 0 });
     });
 }
 
 /// Routing, encoding, queueing and taking off again, for all subscribers of a tag on one core.
 #[divan::bench(args = [1, 100, 10_000])]
 fn deliver_to_subscribers(bencher: Bencher, subscribers: usize) {
-    let published = published();
+    let published = Arc::new(published());
     let settings = HubSettings {
         node: 1,
         boot: Boot(1),
         core: 0,
         limits: Arc::new(Limits::default()),
+        rules: TagRules::default(),
         outboxes_bytes_max: usize::MAX,
     };
     let mut hub = Hub::new(settings, Arc::<Counters>::default());
@@ -80,7 +81,7 @@ fn deliver_to_subscribers(bencher: Bencher, subscribers: usize) {
             tag_patterns: None,
             expires: None,
         });
-        hub.follow(id, &published.tag).expect("it may");
+        hub.follow(id, &published.tag, None).expect("it may");
         hub.followed(id, &published.pid, &published.tag, FollowStart::Empty);
     }
     bencher.bench_local(|| {
@@ -89,7 +90,7 @@ fn deliver_to_subscribers(bencher: Bencher, subscribers: usize) {
             let mut slices = [IoSlice::new(&[]); 4];
             let filled = hub.gather(id, &mut slices);
             let bytes = slices[..filled].iter().map(|slice| slice.len()).sum();
-            hub.wrote(id, bytes);
+            hub.wrote(id, bytes, false);
         }
     });
 }

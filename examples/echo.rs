@@ -12,7 +12,7 @@ use ws_cluster::{
     hub::{HubSettings, NewSession},
     limits::Limits,
     metrics::Counters,
-    model::{Boot, Pid, Role, SessionId, network::Networks},
+    model::{Boot, Pid, Role, SessionId, TagRules, network::Networks},
     protocol::{
         decoder::Message,
         frame::{self, OpCode},
@@ -102,7 +102,8 @@ fn main() -> ExitCode {
     let served = shard::run_on_driver(flags.driver, move |_| async move {
         let limits = Arc::new(limits());
         let admission = Admission::new(limits.opening.clone(), 1 << 20, Networks::default());
-        let settings = HubSettings { node: 0, boot: Boot(0), core: 0, limits, outboxes_bytes_max: usize::MAX };
+        let rules = TagRules::default();
+        let settings = HubSettings { node: 0, boot: Boot(0), core: 0, limits, rules, outboxes_bytes_max: usize::MAX };
         let core = Core::new(settings, Arc::<Counters>::default())?;
         let listener = TcpListener::bind_with_config(("127.0.0.1", flags.port), &ListenerOpts::new())?;
         let service = Rc::new(Echo { pid: Pid::new("echo").expect("a pid") });

@@ -81,8 +81,16 @@ pub struct WritingLimits {
     pub outbox_frames_max: usize,
     /// Bytes that wait for all connections of a node together; 0 = a quarter of the memory.
     pub outboxes_bytes_max: usize,
+    /// Of kept publications that somebody who is behind is owed, of one tag on one core.
+    pub kept_bytes_max: usize,
     /// Waiting bytes without progress: reset.
     pub write_timeout: Duration,
+    /// Sent bytes that the peer does not acknowledge for so long end the connection (`TCP_USER_TIMEOUT`).
+    pub unacknowledged_timeout: Duration,
+    /// Unsent bytes in the kernel from which on a socket takes no more (`TCP_NOTSENT_LOWAT`); 0: the kernel's default.
+    pub notsent_lowat_bytes: usize,
+    /// Bytes in the kernel, sent and not acknowledged ones included (`SO_SNDBUF`); 0: as the kernel tunes it.
+    pub send_buffer_bytes: usize,
     /// One write to a socket.
     pub write_bytes_max: usize,
     /// Connections a fan-out serves before others get their turn.
@@ -191,6 +199,13 @@ pub struct Limits {
     pub http: HttpLimits,
 }
 
+impl WritingLimits {
+    /// What a slow socket is given of current values at a time: they age in the kernel.
+    pub fn slow_write_bytes(&self) -> usize {
+        if self.notsent_lowat_bytes == 0 { self.write_bytes_max } else { self.notsent_lowat_bytes }
+    }
+}
+
 impl Default for OpeningLimits {
     fn default() -> Self {
         Self {
@@ -240,7 +255,11 @@ impl Default for WritingLimits {
             outbox_bytes_max: 1 << 20,
             outbox_frames_max: 1024,
             outboxes_bytes_max: 0,
+            kept_bytes_max: 256 << 10,
             write_timeout: Duration::from_secs(10),
+            unacknowledged_timeout: Duration::from_secs(20),
+            notsent_lowat_bytes: 16 << 10,
+            send_buffer_bytes: 256 << 10,
             write_bytes_max: 64 << 10,
             walk_slice: 256,
             payload_guidance_bytes: 1460,

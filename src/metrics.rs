@@ -65,6 +65,12 @@ counters! {
     DroppedClosed => "ws_drops_total", r#"reason="closed""#, "Frames dropped, by reason.";
     /// Connections closed as too slow.
     SlowConsumers => "ws_slow_consumers_total", "", "Connections closed because they fell behind (4008).";
+    /// Publications that slow subscribers, or those with a rate, did not get apart.
+    Merged => "ws_merges_total", "", "Publications merged into a later one for a subscriber that was behind or has a rate.";
+    /// Subscriptions that are owed a current value (gauge).
+    SubscriptionsBehind => "ws_subscriptions_behind", "", "Subscriptions whose socket takes nothing: they get the current value when it does.";
+    /// Connections that were owed kept publications beyond the bound.
+    KeptLost => "ws_kept_lost_total", "", "Connections closed (4008) because kept publications that they were owed were over their bound.";
     /// Closed for silence.
     ClosedIdle => "ws_closes_total", r#"reason="idle""#, "Connections closed by the server, by reason.";
     /// Closed for breaking the protocol.

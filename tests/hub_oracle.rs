@@ -11,7 +11,10 @@ use ws_cluster::{
     hub::{Hub, HubSettings, NewSession},
     limits::Limits,
     metrics::Counters,
-    model::{Audience, Boot, ClientId, FollowStart, Pid, Publication, Published, Push, RecordId, Role, SessionId, Tag},
+    model::{
+        Audience, Boot, ClientId, FollowStart, Pid, Publication, Published, Push, RecordId, Role, SessionId, Tag,
+        TagRules,
+    },
 };
 
 const SEEDS: u64 = 300;
@@ -50,7 +53,8 @@ fn tag(number: usize) -> Tag {
 impl World {
     fn new(seed: u64) -> Self {
         let limits = Arc::new(Limits::default());
-        let settings = HubSettings { node: NODE, boot: BOOT, core: 3, limits, outboxes_bytes_max: usize::MAX };
+        let rules = TagRules::default();
+        let settings = HubSettings { node: NODE, boot: BOOT, core: 3, limits, rules, outboxes_bytes_max: usize::MAX };
         Self {
             random: fastrand::Rng::with_seed(seed),
             hub: Hub::new(settings, Arc::<Counters>::default()),
@@ -115,7 +119,7 @@ impl World {
         let Some(id) = self.any() else { return };
         let number = self.random.usize(..5);
         let naive = self.sessions.get_mut(&id).expect("it is open");
-        let asked = self.hub.follow(id, &tag(number)).expect("it may");
+        let asked = self.hub.follow(id, &tag(number), None).expect("it may");
         assert_eq!(asked, !naive.tags.contains(&number));
         if asked {
             let unused = self.hub.followed(id, &pid(naive.pid), &tag(number), FollowStart::Empty);
@@ -154,7 +158,7 @@ impl World {
         };
         let id = RecordId { origin: 1, seq: number };
         let published = Published { id, prev: None, pid, tag, keep, affair_id, payload };
-        let delivery = self.hub.publish(&published);
+        let delivery = self.hub.publish(&Arc::new(published));
         let matched = self.expect(number, |naive, _| naive.pid == project && naive.tags.contains(&name));
         assert_eq!((delivery.matched, delivery.queued), (matched, matched));
     }
@@ -221,9 +225,9 @@ impl World {
                 if filled == 0 {
                     break;
                 }
-                let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-                bytes.truncate(step);
-                self.hub.wrote(id, bytes.len());
+                let offered: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                let bytes = offered[..offered.len().min(step)].to_vec();
+                self.hub.wrote(id, bytes.len(), bytes.len() < offered.len());
                 self.sessions.get_mut(&id).expect("only the open are dirty").received.extend(bytes);
             }
         }

@@ -18,7 +18,7 @@ use ws_cluster::{
     hub::{HubSettings, NewSession},
     limits::Limits,
     metrics::{Count, Counters},
-    model::{Audience, Boot, Pid, Push, Role, SessionId, network::Networks},
+    model::{Audience, Boot, Pid, Push, Role, SessionId, TagRules, network::Networks},
     protocol::{decoder::Message, handshake::Upgrade},
     shard::{self, Admission, Admitted, Core, Driver, Hangup, Service, Verdict},
 };
@@ -90,7 +90,9 @@ fn core(driver: Driver) -> (SocketAddr, Arc<Counters>) {
             limits.frames.bytes_per_second = 0;
             let limits = Arc::new(limits);
             let admission = Admission::new(limits.opening.clone(), 1 << 20, Networks::default());
-            let settings = HubSettings { node: 0, boot: Boot(0), core: 0, limits, outboxes_bytes_max: usize::MAX };
+            let rules = TagRules::default();
+            let settings =
+                HubSettings { node: 0, boot: Boot(0), core: 0, limits, rules, outboxes_bytes_max: usize::MAX };
             let core = Core::new(settings, of_core).expect("a core");
             let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
             tell.send(listener.local_addr().expect("an address")).expect("the test waits");

@@ -11,7 +11,6 @@ use super::{
     sources::Origins,
     values::{Env, Port, QueueKind},
 };
-use crate::model::tag_rule::DeliveryClass;
 
 /// The first key's value is at most the second's, because; a second of 0 is no bound.
 const RELATIONS: &[(&str, &str, &str)] = &[
@@ -161,15 +160,6 @@ impl Check<'_> {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        for rule in self.config.tags.iter() {
-            let pattern = &rule.pattern;
-            if rule.class == DeliveryClass::Latest {
-                warnings.push(format!("tags {pattern:?}: class = \"latest\" is not active yet; served as lossless"));
-            }
-            if rule.hz_max > 0 {
-                warnings.push(format!("tags {pattern:?}: max_hz is not active yet; every update is served"));
-            }
-        }
         if self.config.queue == QueueKind::Memory && self.is_given("redis_url") {
             warnings.push("redis_url is given but not used: queue = memory".to_owned());
         }

@@ -84,15 +84,15 @@ the defaults.
 | key | default | allowed | what it is | too small | too large |
 |---|---|---|---|---|---|
 | `match` | must be given | | A tag, or a prefix of tags with `*` at its end. | | |
-| `class` | `\"lossless\"` | `\"lossless\"`, `\"latest\"` | How a connection that falls behind is served. latest is not active yet: it is served as \
-lossless, with a warning at the start. | | |
+| `class` | `\"lossless\"` | `\"lossless\"`, `\"latest\"` | How a connection that falls behind is served: every publication or a close (4008); or the \
+current value, with `merged`, when its socket takes bytes again. | | |
 | `history.count` | `128` | 0 to 100000 | Publications that are kept for those who resume; the last value always is. | Resuming meets a gap. | More memory. |
 | `history.age_s` | `600` | 0 to 7d | Their age. | Resuming meets a gap. | More memory. |
 | `history.bytes` | `262144` | 0 to 1GiB | Their payloads together. | Resuming meets a gap. | More memory. |
 | `dedup` | `false` | | A publication that equals the last value is not delivered again. | | |
 | `access` | `\"public\"` | `\"public\"`, `\"private\"`, `\"own\"` | Who may subscribe: every user; only whom a back-end subscribes; the user whose uid is \
 what follows the prefix. | | |
-| `max_hz` | `0` | 0 to 1000 | Updates a second at most; 0 is every one. Not active yet: a warning at the start. | Values are old. | No bound. |
+| `max_hz` | `0` | 0 to 1000 | Updates a second at most, always ending on the newest; 0 is every one. | Values are old. | No bound. |
 ";
 
 /// The whole page.

@@ -159,9 +159,23 @@ const WRITING: Section = Section {
             .or_zero("a quarter of the memory")
             .is("Bytes that wait for all connections of the node together.")
             .extremes("A few slow connections use it up, and others are closed.", "The node may run out of memory."),
+        Key::number("kept_bytes_max", Bytes, KIB, 1 << 30, |c| &mut c.limits.writing.kept_bytes_max)
+            .is("Kept publications (closed bars) of one tag that a core remembers for `latest` subscribers that are behind; who is owed more is closed (4008).")
+            .extremes("Short stalls of a link close it.", "Tags with many kept publications take more memory while somebody is behind."),
         Key::number("write_timeout", Time, 100, 10 * MINUTE, |c| &mut c.limits.writing.write_timeout)
-            .is("Waiting bytes without progress: the connection is reset.")
+            .is("Waiting bytes without progress: the connection is reset. Who only waits for current values of `latest` tags is not: nothing is held for it, and `ping_after` finds the dead.")
             .extremes("A phone in a tunnel loses its connection.", "Dead connections hold their outbox for longer."),
+        Key::number("unacknowledged_timeout", Time, 100, HOUR, |c| &mut c.limits.writing.unacknowledged_timeout)
+            .is("Sent bytes that the peer does not acknowledge for so long end the connection (`TCP_USER_TIMEOUT`), or for twice `write_timeout` where that is longer.")
+            .extremes("A phone in a tunnel loses its connection.", "Dead connections stay for longer."),
+        Key::number("notsent_lowat_bytes", Bytes, KIB, 16 * MIB, |c| &mut c.limits.writing.notsent_lowat_bytes)
+            .or_zero("the kernel's default")
+            .is("Unsent bytes in the kernel from which on a socket takes no more (`TCP_NOTSENT_LOWAT`): what waits there ages.")
+            .extremes("More wake-ups for backlogs on fast links.", "A slow client sees older values: this many bytes of them."),
+        Key::number("send_buffer_bytes", Bytes, 4 * KIB, 64 * MIB, |c| &mut c.limits.writing.send_buffer_bytes)
+            .or_zero("as the kernel tunes it")
+            .is("Bytes of one connection in the kernel, sent and not acknowledged ones included (`SO_SNDBUF`; Linux takes twice as much, and `net.core.wmem_max` is a bound).")
+            .extremes("Far clients get no more than this each round trip.", "Slow clients take more kernel memory."),
         Key::number("write_bytes_max", Bytes, KIB, 4 * MIB, |c| &mut c.limits.writing.write_bytes_max)
             .is("One write to a socket.")
             .extremes("More system calls for the same bytes.", "One backlog takes long while others wait."),

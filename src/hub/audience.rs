@@ -84,7 +84,10 @@ impl Hub {
             let slots = audience.uids.iter().flat_map(|uid| self.projects.of_uid(project, uid)).copied().collect();
             (slots, Filter { uids: None, tags: tags(), devices })
         } else if !audience.tags.is_empty() {
-            let slots = known_tags().flat_map(|tag| self.tags.subscribers(tag)).copied().collect();
+            let slots = known_tags()
+                .flat_map(|tag| self.tags.get(tag).subscribers())
+                .map(|subscriber| subscriber.slot)
+                .collect();
             (slots, Filter { uids: None, tags: None, devices })
         } else {
             (self.projects.members(project).to_vec(), Filter { uids: None, tags: None, devices })

@@ -1,29 +1,45 @@
 //! One core's state: who is connected to it, and what waits to be sent to them.
 //!
 //! Invariants: a session is in its project's indexes iff it is in the slab; a tag is in the table iff somebody
-//! subscribes to it or the exchange is being asked for it; matched = queued + evicted after each delivery.
+//! subscribes to it or the exchange is being asked for it; matched = queued + merged + evicted after each delivery.
 //! Leaves out: sockets, clocks, other cores.
 
-mod audience;
-mod expiry;
-mod index;
-mod outbox;
 mod session;
+
+mod index;
 mod tags;
 
-use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
+mod follow;
+mod publish;
+
+mod audience;
+
+mod conflation;
+mod encoded;
+mod outbox;
+mod replay;
+
+mod expiry;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    io::IoSlice,
+    sync::Arc,
+    time::Duration,
+};
 
 use slab::Slab;
 
 pub use expiry::Expired;
+pub use follow::FollowRefused;
 pub use outbox::{Frame, Outbox, OutboxFull};
-pub use session::{Decis, NewSession, Phase, Session};
-pub use tags::FollowRefused;
+pub use session::{Decis, Millis, NewSession, Phase, Session};
 
 use crate::{
     limits::Limits,
     metrics::{Count, Counters},
-    model::{Boot, ClientId, NodeId, Pid, Role, SessionId, Tag},
+    model::{Boot, ClientId, NodeId, Pid, Role, SessionId, Tag, TagRules},
     protocol::{frame, frame::OpCode},
 };
 use index::Projects;
@@ -45,6 +61,8 @@ pub struct HubSettings {
     pub core: u8,
     /// The node's bounds.
     pub limits: Arc<Limits>,
+    /// How tags are served.
+    pub rules: TagRules,
     /// Bytes that may wait for all connections of the core together.
     pub outboxes_bytes_max: usize,
 }
@@ -56,8 +74,12 @@ pub struct Delivery {
     pub matched: usize,
     /// Those that got the frame queued.
     pub queued: usize,
+    /// Those that get a later publication in its place: they are behind, or over their rate.
+    pub merged: usize,
     /// Those that were behind their bound and are being closed.
     pub evicted: usize,
+    /// Whether publications give way to later ones, so that it needs no bound on what is delivered ahead of the sockets.
+    pub conflates: bool,
 }
 
 /// A session that was closed, for those who need to know.
@@ -82,7 +104,13 @@ pub struct Hub {
     /// The next generation of each slot, for slots that have been used.
     generations: Vec<u32>,
     projects: Projects,
+    rules: TagRules,
     tags: tags::Tags,
+    /// When which stream of which tag has its next update.
+    due: BinaryHeap<Reverse<(Millis, u32, u16)>>,
+    /// Sessions with more values waiting than a full write, until the delivery is over.
+    overfull: Vec<u32>,
+    /// What waits in outboxes, and the kept publications that somebody is owed.
     outboxes_bytes: usize,
     /// The number of the last push, to deliver it at most once to each.
     push_number: u32,
@@ -92,6 +120,7 @@ pub struct Hub {
     expiry_cursor: usize,
     /// The time as last told.
     now: Decis,
+    now_ms: Millis,
     scratch: Vec<u8>,
 }
 
@@ -99,25 +128,29 @@ impl Hub {
     /// An empty hub.
     pub fn new(settings: HubSettings, counters: Arc<Counters>) -> Self {
         Self {
+            rules: settings.rules.clone(),
             settings,
             counters,
             sessions: Slab::new(),
             generations: Vec::new(),
             projects: Projects::default(),
             tags: tags::Tags::default(),
+            due: BinaryHeap::new(),
+            overfull: Vec::new(),
             outboxes_bytes: 0,
             push_number: 0,
             dirty_express: VecDeque::new(),
             dirty_bulk: VecDeque::new(),
             expiry_cursor: 0,
             now: 0,
+            now_ms: 0,
             scratch: Vec::new(),
         }
     }
 
     /// Tells the time; everything until the next call happens then.
-    pub fn set_now(&mut self, now: Decis) {
-        self.now = now;
+    pub fn set_now(&mut self, now: Millis) {
+        (self.now, self.now_ms) = (Decis::try_from(now / 100).unwrap_or(Decis::MAX), now);
     }
 
     /// Takes a connection in.
@@ -141,14 +174,12 @@ impl Hub {
 
     /// Takes a connection out: it is in no index afterwards, and its id finds nobody.
     pub fn close(&mut self, id: SessionId) -> Option<Closed> {
-        self.session(id)?;
-        let mut session = self.sessions.remove(id.slot as usize);
+        let behind = self.session(id)?.behind;
+        self.counters.sub(Count::SubscriptionsBehind, behind.into());
+        let unfollowed = self.leave_all(id.slot);
+        let session = self.sessions.remove(id.slot as usize);
         self.generations[id.slot as usize] = id.generation.wrapping_add(1);
         let pid = self.projects.pid(session.project).clone();
-        let mut unfollowed = Vec::new();
-        for membership in std::mem::take(&mut session.tags) {
-            unfollowed.extend(self.leave(membership));
-        }
         if session.role == Role::User {
             let moved = self.projects.remove(session.project, id.slot, &session.uid, session.member_place);
             if let Some(moved) = moved {
@@ -257,7 +288,7 @@ impl Hub {
             let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
             let flag = if express { &mut session.dirty_express } else { &mut session.dirty_bulk };
             // A slot can have changed hands while it waited; then its flag says whether the new one waits too.
-            if std::mem::take(flag) && !session.outbox.is_empty() {
+            if std::mem::take(flag) && session.has_waiting() {
                 return Some(SessionId { core: self.settings.core, slot, generation: session.generation });
             }
         }
@@ -265,7 +296,8 @@ impl Hub {
 
     /// Fills `slices` with what is to be written next to a session; how many, 0 if nothing waits.
     pub fn gather<'a>(&'a mut self, id: SessionId, slices: &mut [IoSlice<'a>]) -> usize {
-        let bytes_max = self.settings.limits.writing.write_bytes_max;
+        let writing = &self.settings.limits.writing;
+        let bytes_max = writing.write_bytes_max;
         let Some(session) = self.sessions.get_mut(id.slot as usize) else { return 0 };
         if session.generation != id.generation {
             return 0;
@@ -273,28 +305,54 @@ impl Hub {
         let before = session.outbox.bytes();
         session.outbox.prepare();
         self.outboxes_bytes += session.outbox.bytes() - before;
+        if session.behind > 0 && !session.outbox.has_replay() {
+            // What a slow socket is given ages in the kernel, so it is given no more than the kernel may hold unsent.
+            let values_max = if session.slow { writing.slow_write_bytes() } else { bytes_max };
+            self.bring_up(id.slot, values_max);
+        }
+        let session = &mut self.sessions[id.slot as usize];
+        if !session.has_waiting() {
+            // What it was blocked with is gone: a subscription that ended, an update that waits for its rate.
+            (session.blocked, session.slow) = (false, false);
+        }
         session.outbox.gather(slices, bytes_max)
     }
 
-    /// Takes off what a session's socket took; whether more waits.
-    pub fn wrote(&mut self, id: SessionId, bytes: usize) -> bool {
+    /// How many frames wait for a session, about: more than that may come of values that it is owed.
+    pub fn waiting(&self, id: SessionId) -> usize {
+        self.session(id).map_or(0, |session| session.outbox.len() + session.behind as usize)
+    }
+
+    /// Takes off what a session's socket took, and notes whether that was less than it was offered; whether more waits.
+    pub fn wrote(&mut self, id: SessionId, bytes: usize, blocked: bool) -> bool {
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.generation == id.generation) else {
             return false;
         };
         let before = session.outbox.bytes();
         let frames = session.outbox.advance(bytes);
         self.outboxes_bytes -= before - session.outbox.bytes();
-        let waits = !session.outbox.is_empty();
-        session.stuck_since = match (waits, bytes, session.stuck_since) {
+        session.blocked = blocked;
+        session.slow = (session.slow || blocked) && session.has_waiting();
+        // Who only waits for current values may take its time: nothing is kept for it, and silence closes the dead.
+        session.stuck_since = match (session.outbox.has_more_than_values(), bytes, session.stuck_since) {
             (false, ..) => None,
             (true, 0, Some(since)) => Some(since),
             _ => Some(self.now),
         };
+        let waits = session.has_waiting();
+        if blocked {
+            self.conflate(id.slot);
+        }
         self.counters.inc(Count::Writes);
         self.counters.add(Count::FramesOut, frames as u64);
         self.counters.add(Count::BytesOut, bytes as u64);
         self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
         waits
+    }
+
+    /// Whether some of a session's subscriptions are behind, so that it may take its time.
+    pub fn is_conflated(&self, id: SessionId) -> bool {
+        self.session(id).is_some_and(|session| session.behind > 0)
     }
 
     /// Whether a closing session has nothing left to write.

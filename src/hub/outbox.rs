@@ -2,22 +2,19 @@
 //!
 //! Invariants: frames leave in the order in which they came; a frame that has begun to leave is finished before
 //! anything else; `bytes` counts exactly the queued frames. A replay counts nothing: it is expanded only as the
-//! socket takes it.
+//! socket takes it. Values give way ([`Outbox::take_values`]); what their receiver is owed then is the caller's to know.
 
 use std::{collections::VecDeque, io::IoSlice, rc::Rc, sync::Arc};
 
-use crate::{
-    model::Published,
-    protocol::{frame, frame::OpCode, message},
-};
+use crate::model::Published;
+
+use super::replay::Replay;
 
 /// An encoded frame (or an encoded HTTP response head), shared by all the connections of a core that get it.
 ///
 /// One copy per core: a reference count shared between cores would bounce its cache line between them.
 pub type Frame = Rc<[u8]>;
 
-/// Bytes that a replay is expanded to at most at a time.
-const REPLAY_CHUNK_BYTES: usize = 32 << 10;
 /// An emptied queue with more room than this gives it back.
 const SPARE_ITEMS_MAX: usize = 32;
 
@@ -26,6 +23,8 @@ const SPARE_ITEMS_MAX: usize = 32;
 pub struct Outbox {
     items: VecDeque<Item>,
     bytes: usize,
+    /// How many of the items are values.
+    values: u32,
     /// Bytes of the first item that the socket has taken.
     head_sent: usize,
 }
@@ -33,13 +32,28 @@ pub struct Outbox {
 #[derive(Debug)]
 enum Item {
     Frame(Frame),
+    Value(Frame, ValueOf),
     Replay(Box<Replay>),
 }
 
-/// Publications that a resuming subscriber has missed.
-#[derive(Debug)]
-struct Replay {
-    missed: std::vec::IntoIter<Arc<Published>>,
+/// Which publication a queued value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueOf {
+    /// The tag's slot in the hub.
+    pub tag: u32,
+    /// The publication's number on this core.
+    pub number: u32,
+    /// How many publications before it this one stands for too.
+    pub merged: u32,
+    /// It does not give way: a kept publication that its tag may not remember any more.
+    pub firm: bool,
+}
+
+impl ValueOf {
+    /// The number of the publication that its receiver gets before it.
+    pub fn before(self) -> u32 {
+        self.number.wrapping_sub(self.merged).wrapping_sub(1)
+    }
 }
 
 /// The outbox is at its bound.
@@ -64,10 +78,18 @@ impl Outbox {
         self.items.push_back(Item::Frame(frame));
     }
 
-    /// Queues what a resuming subscriber has missed; it costs no bytes until the socket takes it.
-    pub fn push_replay(&mut self, missed: Vec<Arc<Published>>) {
+    /// Queues a value, which gives way when the socket takes nothing. Its number is the caller's to bound.
+    pub fn push_value(&mut self, frame: Frame, of: ValueOf) {
+        self.bytes += frame.len();
+        self.values += 1;
+        self.items.push_back(Item::Value(frame, of));
+    }
+
+    /// Queues what a resuming subscriber has missed; it costs no bytes until the socket takes it. Of one that
+    /// `conflates` a slow socket gets only what is kept and the newest.
+    pub fn push_replay(&mut self, missed: Vec<Arc<Published>>, conflates: bool) {
         if !missed.is_empty() {
-            self.items.push_back(Item::Replay(Box::new(Replay { missed: missed.into_iter() })));
+            self.items.push_back(Item::Replay(Box::new(Replay::new(missed, conflates))));
         }
     }
 
@@ -77,7 +99,60 @@ impl Outbox {
         let dropped = self.items.len().saturating_sub(kept);
         self.items.truncate(kept);
         self.bytes = self.items.iter().map(Item::len).sum();
+        self.values = self.items.iter().map(|item| u32::from(item.is_value())).sum();
         dropped
+    }
+
+    /// Takes out the values that may give way and have not begun to leave, each told to `each`, oldest first, and thins
+    /// the replays; how many publications that merged away.
+    pub fn take_values(&mut self, mut each: impl FnMut(ValueOf)) -> usize {
+        let firm: Vec<(usize, u32)> = self.firm_places();
+        let (mut place, mut thinned) = (0, 0);
+        let (bytes, values, head_sent) = (&mut self.bytes, &mut self.values, self.head_sent);
+        self.items.retain_mut(|item| {
+            place += 1;
+            match item {
+                Item::Replay(replay) => thinned += replay.thin(),
+                Item::Value(frame, of) => {
+                    let has_begun = place == 1 && head_sent > 0;
+                    // A firm one says what it stands for, so what is before it must come before it.
+                    let is_followed = firm.iter().any(|(firm, tag)| *tag == of.tag && place <= *firm);
+                    if !has_begun && !is_followed {
+                        *bytes -= frame.len();
+                        *values -= 1;
+                        each(*of);
+                        return false;
+                    }
+                }
+                Item::Frame(_) => {}
+            }
+            true
+        });
+        if self.items.len() * 2 < self.items.capacity() {
+            self.items.shrink_to_fit();
+        }
+        thinned
+    }
+
+    /// The firm values: their places, from 1, and their tags.
+    fn firm_places(&self) -> Vec<(usize, u32)> {
+        let firm = |(place, item): (usize, &Item)| match item {
+            Item::Value(_, of) if of.firm => Some((place, of.tag)),
+            _ => None,
+        };
+        (1..).zip(&self.items).filter_map(firm).collect()
+    }
+
+    /// The values of a tag give way no more: their subscription is over.
+    pub fn settle(&mut self, tag: u32) {
+        for item in &mut self.items {
+            if let Item::Value(frame, of) = item
+                && of.tag == tag
+            {
+                self.values -= 1;
+                *item = Item::Frame(frame.clone());
+            }
+        }
     }
 
     /// Whether nothing waits.
@@ -95,13 +170,23 @@ impl Outbox {
         self.items.len()
     }
 
+    /// Whether something waits that is no value.
+    pub fn has_more_than_values(&self) -> bool {
+        self.items.len() > self.values as usize
+    }
+
+    /// Whether a replay waits.
+    pub fn has_replay(&self) -> bool {
+        self.has_more_than_values() && self.items.iter().any(|item| matches!(item, Item::Replay(_)))
+    }
+
     /// Fills `slices` with what is next, at most `bytes_max` bytes and as many slices as there is room for; how many.
     ///
     /// [`Outbox::prepare`] must have been called since the last change.
     pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
         let (mut filled, mut bytes) = (0, 0);
         for (slice, item) in slices.iter_mut().zip(&self.items) {
-            let Item::Frame(frame) = item else { break };
+            let (Item::Frame(frame) | Item::Value(frame, _)) = item else { break };
             let rest = if filled == 0 { &frame[self.head_sent..] } else { &frame[..] };
             if filled > 0 && bytes + rest.len() > bytes_max {
                 break;
@@ -116,7 +201,7 @@ impl Outbox {
     /// Takes off what the socket took; how many whole frames that finished.
     pub fn advance(&mut self, mut taken: usize) -> usize {
         let mut frames = 0;
-        while let Some(Item::Frame(frame)) = self.items.front() {
+        while let Some(item @ (Item::Frame(frame) | Item::Value(frame, _))) = self.items.front() {
             let rest = frame.len() - self.head_sent;
             if taken < rest {
                 self.head_sent += taken;
@@ -124,6 +209,7 @@ impl Outbox {
             }
             taken -= rest;
             self.bytes -= frame.len();
+            self.values -= u32::from(item.is_value());
             self.head_sent = 0;
             self.items.pop_front();
             frames += 1;
@@ -140,15 +226,8 @@ impl Outbox {
     /// Turns the next part of a replay at the front into frames.
     pub fn prepare(&mut self) {
         while let Some(Item::Replay(replay)) = self.items.front_mut() {
-            let mut chunk = Vec::with_capacity(REPLAY_CHUNK_BYTES);
-            let mut text = Vec::new();
-            while chunk.len() < REPLAY_CHUNK_BYTES {
-                let Some(published) = replay.missed.next() else { break };
-                text.clear();
-                message::publication(&mut text, &published, message::Arrival::Live);
-                frame::encode_into(&mut chunk, OpCode::Text, &text);
-            }
-            if replay.missed.len() == 0 {
+            let chunk = replay.next_chunk();
+            if replay.is_over() {
                 self.items.pop_front();
             }
             if !chunk.is_empty() {
@@ -162,9 +241,13 @@ impl Outbox {
 impl Item {
     fn len(&self) -> usize {
         match self {
-            Item::Frame(frame) => frame.len(),
+            Item::Frame(frame) | Item::Value(frame, _) => frame.len(),
             Item::Replay(_) => 0,
         }
+    }
+
+    fn is_value(&self) -> bool {
+        matches!(self, Item::Value(..))
     }
 }
 

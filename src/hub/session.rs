@@ -9,6 +9,9 @@ use super::outbox::Outbox;
 /// Time on a core: tenths of a second since it started (13 years fit). Coarse on purpose: every session keeps several.
 pub type Decis = u32;
 
+/// The same time in milliseconds.
+pub type Millis = u64;
+
 /// A connection to be opened.
 #[derive(Clone, Debug)]
 pub struct NewSession {
@@ -38,13 +41,37 @@ pub enum Phase {
     },
 }
 
+/// What a subscription is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The exchange is being asked what comes first.
+    Asking,
+    /// It gets what is published, at its rate.
+    Live,
+    /// Its socket takes nothing: it is owed the current value, and publications need not look at it.
+    Behind,
+}
+
 /// A subscription of a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Membership {
     /// The tag's slot in the hub.
     pub tag: u32,
-    /// The session's place among the tag's subscribers; none while the exchange is being asked.
-    pub place: Option<u32>,
+    /// Its place in the list of the tag that it stands in; of no meaning while it is asking.
+    pub place: u32,
+    /// The number of the last publication it was given. Kept up only while it is behind or has a rate of its own;
+    /// otherwise it is the tag's.
+    pub seen: u32,
+    /// Which of the tag's streams it belongs to.
+    pub stream: u16,
+    /// The interval between updates that it asked for, in milliseconds; 0: none.
+    pub asked_ms: u16,
+    /// What it is doing.
+    pub standing: Standing,
+    /// Its next value comes as a snapshot, because it asked for it again.
+    pub again: bool,
+    /// It has to be told of a gap before its next value.
+    pub gap: bool,
 }
 
 /// One connection.
@@ -59,6 +86,14 @@ pub struct Session {
     pub(super) tag_patterns: Option<Rc<[Box<str>]>>,
     pub(super) tags: Vec<Membership>,
     pub(super) outbox: Outbox,
+    /// How many of its subscriptions are behind.
+    pub(super) behind: u32,
+    /// Where among its subscriptions the next one that is behind is looked for: they take turns.
+    pub(super) behind_cursor: u32,
+    /// The kernel took less than it was offered last time.
+    pub(super) blocked: bool,
+    /// It was blocked, and something has waited ever since.
+    pub(super) slow: bool,
     pub(super) phase: Phase,
     /// The last push that matched, so that none is delivered twice.
     pub(super) last_push: u32,
@@ -86,6 +121,10 @@ impl Session {
             tag_patterns: new.tag_patterns,
             tags: Vec::new(),
             outbox: Outbox::default(),
+            behind: 0,
+            behind_cursor: 0,
+            blocked: false,
+            slow: false,
             phase: Phase::Open,
             last_push: 0,
             dirty_express: false,
@@ -128,11 +167,17 @@ impl Session {
         self.phase
     }
 
+    /// Whether something waits to be written.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.outbox.is_empty() || self.behind > 0
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
 
-    pub(super) fn membership(&self, tag: u32) -> Option<usize> {
-        self.tags.iter().position(|membership| membership.tag == tag)
+    /// The index of its subscription to a tag.
+    pub(super) fn membership(&self, tag: u32) -> Option<u32> {
+        self.tags.iter().position(|membership| membership.tag == tag).map(super::slot_number)
     }
 }

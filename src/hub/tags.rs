@@ -1,31 +1,85 @@
-//! Which sessions of this core follow which tag.
+//! The tags that this core has subscribers for: who follows them at which rate, and what those are owed who do not
+//! get every publication.
 //!
-//! Invariants: a membership with a place is in that place of its tag's subscribers; a tag is dropped, and the
-//! exchange told, when it has no subscriber and no question about it is open.
+//! Invariants: a subscription that is live or behind stands in exactly one list of its tag, at its `place`; a
+//! publication visits the live ones only, so that who is behind costs nothing; what is remembered for them is the
+//! tag's (its newest and its kept publications), not theirs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use slab::Slab;
+use smallvec::{SmallVec, smallvec};
 
-use crate::{
-    model::{FollowStart, Published, SessionId, Tag, pattern_matches},
-    protocol::message,
-};
+use crate::model::{Published, Tag, TagRule, tag_rule::DeliveryClass};
 
 use super::{
-    Delivery, EXPRESS_FAN_OUT_MAX, Hub,
-    session::{Membership, Session},
-    slot_number, text_frame,
+    encoded::Encoded,
+    session::{Membership, Millis, Standing},
+    slot_number,
 };
+
+/// Values that may wait for one connection; with more it is behind.
+pub(super) const VALUES_AHEAD_MAX: usize = 64;
+
+/// What a kept publication costs besides its payload.
+const KEPT_OVERHEAD_BYTES: usize = size_of::<Published>() + size_of::<(u32, Arc<Published>)>();
+
+/// A subscription, as its tag knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscriber {
+    /// The session's slot.
+    pub slot: u32,
+    /// The subscription's index among the session's.
+    pub membership: u32,
+}
+
+/// Subscribers of a tag that get it at the same rate, and together.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// Between two updates; 0: every publication.
+    pub interval_ms: u16,
+    /// The next update comes no earlier.
+    pub due: Millis,
+    /// An update waits for that time.
+    pub armed: bool,
+    /// Subscriptions that belong to it, whatever they are doing.
+    pub members: u32,
+    /// The live ones.
+    pub live: Vec<Subscriber>,
+}
+
+/// Kept publications that somebody may still be owed, with their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    items: VecDeque<(u32, Arc<Published>)>,
+    bytes: usize,
+    /// The newest one that was given up while somebody was owed it.
+    lost: Option<u32>,
+}
 
 /// A tag that somebody on this core follows or is about to.
 #[derive(Debug)]
-struct LocalTag {
-    project: u32,
-    name: Tag,
-    subscribers: Vec<u32>,
+pub(super) struct LocalTag {
+    pub project: u32,
+    pub name: Tag,
+    pub class: DeliveryClass,
+    /// The rule's rate; 0: every publication.
+    pub hz_max: u32,
+    /// Counts the publications heard here; wraps.
+    pub number: u32,
+    /// The newest publication, while some subscription may get it later.
+    pub newest: Option<Arc<Published>>,
+    pub kept: Kept,
+    /// By rate; the first is for every publication.
+    pub streams: SmallVec<[Stream; 1]>,
+    pub behind: Vec<Subscriber>,
     /// Questions to the exchange that are open.
-    pending: u32,
+    pub pending: u32,
+    /// The last value encoded for somebody who did not get every publication: its number, what it stands for.
+    pub encoded: Option<(u32, u32, Encoded)>,
 }
 
 /// The tags of this core.
@@ -40,190 +94,207 @@ impl Tags {
         self.by_name.get(&project)?.get(tag).copied()
     }
 
-    pub fn subscribers(&self, tag: u32) -> &[u32] {
-        &self.tags[tag as usize].subscribers
+    pub fn get(&self, tag: u32) -> &LocalTag {
+        &self.tags[tag as usize]
     }
 
-    fn intern(&mut self, project: u32, name: &Tag) -> u32 {
+    pub fn get_mut(&mut self, tag: u32) -> &mut LocalTag {
+        &mut self.tags[tag as usize]
+    }
+
+    /// The tag, if it is still there.
+    pub fn if_there(&mut self, tag: u32) -> Option<&mut LocalTag> {
+        self.tags.get_mut(tag as usize)
+    }
+
+    /// Every tag's slot.
+    pub fn slots(&self) -> Vec<u32> {
+        self.tags.iter().map(|(slot, _)| slot_number(slot)).collect()
+    }
+
+    pub fn intern(&mut self, project: u32, name: &Tag, rule: &TagRule) -> u32 {
         if let Some(tag) = self.find(project, name) {
             return tag;
         }
-        let local = LocalTag { project, name: name.clone(), subscribers: Vec::new(), pending: 0 };
+        let local = LocalTag {
+            project,
+            name: name.clone(),
+            class: rule.class,
+            hz_max: rule.hz_max,
+            number: 0,
+            newest: None,
+            kept: Kept::default(),
+            streams: smallvec![Stream::default()],
+            behind: Vec::new(),
+            pending: 0,
+            encoded: None,
+        };
         let tag = slot_number(self.tags.insert(local));
         self.by_name.entry(project).or_default().insert(name.clone(), tag);
         tag
     }
 
-    /// Forgets a tag that nobody follows; its name, if so.
-    fn drop_unused(&mut self, tag: u32) -> Option<Tag> {
-        let local = &self.tags[tag as usize];
-        if !local.subscribers.is_empty() || local.pending > 0 {
+    /// Forgets a tag that nobody follows; it, if so.
+    pub fn drop_unused(&mut self, tag: u32) -> Option<LocalTag> {
+        if self.tags[tag as usize].is_used() {
             return None;
         }
         let local = self.tags.remove(tag as usize);
         if let Some(names) = self.by_name.get_mut(&local.project) {
             names.remove(&local.name);
         }
-        Some(local.name)
+        Some(local)
     }
 }
 
-/// Why a session may not follow a tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FollowRefused {
-    /// The session is gone or closing.
-    NoSession,
-    /// It follows as many tags as it may.
-    TooManyTags,
+impl LocalTag {
+    fn is_used(&self) -> bool {
+        self.pending > 0 || !self.behind.is_empty() || self.streams.iter().any(|stream| !stream.live.is_empty())
+    }
+
+    /// Everybody whom a push to the tag's audience means.
+    pub fn subscribers(&self) -> impl Iterator<Item = Subscriber> {
+        self.streams.iter().flat_map(|stream| &stream.live).chain(&self.behind).copied()
+    }
+
+    /// The list that a subscription stands in.
+    pub fn list_of(&mut self, standing: Standing, stream: u16) -> &mut Vec<Subscriber> {
+        match standing {
+            Standing::Behind => &mut self.behind,
+            Standing::Live | Standing::Asking => &mut self.streams[usize::from(stream)].live,
+        }
+    }
+
+    /// Whether publications may be merged away for the members of a stream.
+    pub fn conflates(&self, stream: u16) -> bool {
+        self.class == DeliveryClass::Latest || stream > 0
+    }
+
+    fn has_rates(&self) -> bool {
+        self.streams[1..].iter().any(|stream| stream.members > 0)
+    }
+
+    /// Counts a publication in, and remembers it as far as somebody may get it later; the bytes that the kept ones
+    /// grew and shrank by.
+    pub fn remember(&mut self, published: &Arc<Published>, kept_bytes_max: usize) -> (usize, usize) {
+        self.number = self.number.wrapping_add(1);
+        let is_owed = !self.behind.is_empty() || self.has_rates();
+        if !is_owed && self.class == DeliveryClass::Lossless {
+            self.newest = None;
+            return (0, self.kept.clear());
+        }
+        self.newest = Some(published.clone());
+        let grown = if published.keep { self.kept.push(self.number, published) } else { 0 };
+        let shrunk =
+            if is_owed { self.kept.hold_to(kept_bytes_max) } else { self.kept.forget_queued_long_ago(self.number) };
+        (grown, shrunk)
+    }
+
+    /// The stream of a rate: the rule's or what was asked for, whichever is slower. It counts one member more.
+    pub fn join_stream(&mut self, asked_ms: u16) -> u16 {
+        let interval_ms = interval_ms(self.hz_max).max(asked_ms);
+        let stream = self.stream_at(interval_ms);
+        self.streams[stream].members += 1;
+        u16::try_from(stream).unwrap_or(0)
+    }
+
+    fn stream_at(&mut self, interval_ms: u16) -> usize {
+        if interval_ms == 0 {
+            return 0;
+        }
+        let known = self.streams.iter().position(|stream| stream.interval_ms == interval_ms);
+        let fresh = Stream { interval_ms, ..Stream::default() };
+        if let Some(stream) = known {
+            return stream;
+        }
+        // There are at most as many intervals as milliseconds in a second.
+        match self.streams[1..].iter().position(|stream| stream.members == 0) {
+            Some(free) => {
+                self.streams[free + 1] = fresh;
+                free + 1
+            }
+            None => {
+                self.streams.push(fresh);
+                self.streams.len() - 1
+            }
+        }
+    }
 }
 
-impl Hub {
-    /// Notes that a session wants a tag; true if it did not follow it before. Then, or to give a follower what it
-    /// missed, the exchange is to be asked, and [`Hub::followed`] takes its answer: see [`Hub::ask_again`].
-    pub fn follow(&mut self, id: SessionId, tag: &Tag) -> Result<bool, FollowRefused> {
-        let tags_max = self.settings.limits.frames.tags_per_connection;
-        let session = self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation);
-        let session = session.filter(|session| session.is_open()).ok_or(FollowRefused::NoSession)?;
-        if let Some(known) = self.tags.find(session.project, tag)
-            && session.membership(known).is_some()
+/// The time between updates of a rate, in milliseconds; 0: every publication.
+pub(super) fn interval_ms(hz_max: u32) -> u16 {
+    match hz_max {
+        0 | 1000.. => 0,
+        _ => u16::try_from(1000_u32.div_ceil(hz_max)).unwrap_or(1000),
+    }
+}
+
+impl Kept {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first one behind a number.
+    pub fn after(&self, seen: u32) -> Option<(u32, &Arc<Published>)> {
+        let next = self.items.partition_point(|(number, _)| !is_after(*number, seen));
+        self.items.get(next).map(|(number, published)| (*number, published))
+    }
+
+    /// Whether one was given up that somebody who has `seen` no later one is owed.
+    pub fn has_lost_after(&self, seen: u32) -> bool {
+        self.lost.is_some_and(|lost| is_after(lost, seen))
+    }
+
+    fn push(&mut self, number: u32, published: &Arc<Published>) -> usize {
+        self.items.push_back((number, published.clone()));
+        let grown = KEPT_OVERHEAD_BYTES + published.payload.len();
+        self.bytes += grown;
+        grown
+    }
+
+    fn pop(&mut self) -> usize {
+        let Some((_, published)) = self.items.pop_front() else { return 0 };
+        let freed = KEPT_OVERHEAD_BYTES + published.payload.len();
+        self.bytes -= freed;
+        freed
+    }
+
+    /// Gives up the oldest over a bound of bytes.
+    fn hold_to(&mut self, bytes_max: usize) -> usize {
+        let mut freed = 0;
+        while self.bytes > bytes_max
+            && let Some(&(number, _)) = self.items.front()
         {
-            return Ok(false);
+            self.lost = Some(number);
+            freed += self.pop();
         }
-        if session.tags.len() >= tags_max {
-            return Err(FollowRefused::TooManyTags);
+        freed
+    }
+
+    /// While nobody is behind, only what may still wait in an outbox can come to be owed again.
+    fn forget_queued_long_ago(&mut self, newest: u32) -> usize {
+        let horizon = newest.wrapping_sub(slot_number(VALUES_AHEAD_MAX) + 1);
+        let mut freed = 0;
+        while self.items.front().is_some_and(|(number, _)| !is_after(*number, horizon)) {
+            freed += self.pop();
         }
-        let tag = self.tags.intern(session.project, tag);
-        self.tags.tags[tag as usize].pending += 1;
-        session.tags.push(Membership { tag, place: None });
-        Ok(true)
+        self.lost = self.lost.filter(|lost| is_after(*lost, horizon));
+        freed
     }
 
-    /// Notes that the exchange is asked once more for what a follower of a tag gets first.
-    pub fn ask_again(&mut self, id: SessionId, tag: &Tag) {
-        if let Some(known) = self.tag_of(id, tag) {
-            self.tags.tags[known as usize].pending += 1;
-        }
+    fn clear(&mut self) -> usize {
+        std::mem::take(self).bytes
     }
+}
 
-    /// Takes the exchange's answer: the session joins the tag's subscribers behind what it gets first. The tag comes
-    /// back if nobody follows it any more.
-    pub fn followed(&mut self, id: SessionId, pid: &str, tag: &Tag, start: FollowStart) -> Option<Tag> {
-        let project = self.projects.find(pid)?;
-        let known = self.tags.find(project, tag)?;
-        let local = &mut self.tags.tags[known as usize];
-        local.pending = local.pending.saturating_sub(1);
-        let session = self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation);
-        let membership = session.and_then(|session| session.tags.iter_mut().find(|membership| membership.tag == known));
-        let Some(membership) = membership else { return self.tags.drop_unused(known) };
-        if membership.place.is_none() {
-            membership.place = Some(slot_number(local.subscribers.len()));
-            local.subscribers.push(id.slot);
-        }
-        self.send_start(id, tag, start);
-        None
-    }
+/// Whether a number, which may have wrapped, comes behind another.
+pub(super) fn is_after(number: u32, other: u32) -> bool {
+    number != other && number.wrapping_sub(other) < 1 << 31
+}
 
-    fn send_start(&mut self, id: SessionId, tag: &Tag, start: FollowStart) {
-        match start {
-            FollowStart::Empty => {}
-            FollowStart::Gap => self.send_gap(id, tag),
-            FollowStart::Snapshot { last, gap } => {
-                let mut text = Vec::new();
-                message::publication(&mut text, &last, message::Arrival::Snapshot { gap });
-                self.send_text(id, &text);
-            }
-            FollowStart::Tail(missed) => self.send_replay(id, missed),
-        }
-    }
-
-    fn send_gap(&mut self, id: SessionId, tag: &Tag) {
-        let mut text = Vec::new();
-        message::gap(&mut text, tag);
-        self.send_text(id, &text);
-    }
-
-    fn send_replay(&mut self, id: SessionId, missed: Vec<Arc<Published>>) {
-        if let Some(session) = self.session_mut(id).filter(|session| session.is_open()) {
-            session.outbox.push_replay(missed);
-            self.mark_dirty(id.slot, true);
-        }
-    }
-
-    /// Ends a subscription; the tag comes back if nobody on the core follows it any more.
-    pub fn unfollow(&mut self, id: SessionId, tag: &Tag) -> Option<Tag> {
-        let known = self.tag_of(id, tag)?;
-        let session = self.session_mut(id)?;
-        let index = session.membership(known)?;
-        let membership = session.tags.swap_remove(index);
-        self.leave(membership)
-    }
-
-    /// The tag's number, if the session follows it.
-    fn tag_of(&self, id: SessionId, tag: &str) -> Option<u32> {
-        let session = self.session(id)?;
-        let known = self.tags.find(session.project, tag)?;
-        session.membership(known).map(|_| known)
-    }
-
-    /// Takes a membership (already out of its session) out of its tag.
-    pub(super) fn leave(&mut self, membership: Membership) -> Option<Tag> {
-        let local = &mut self.tags.tags[membership.tag as usize];
-        if let Some(place) = membership.place {
-            local.subscribers.swap_remove(place as usize);
-            if let Some(&moved) = local.subscribers.get(place as usize) {
-                self.move_membership(moved, membership.tag, place);
-            }
-        }
-        self.tags.drop_unused(membership.tag)
-    }
-
-    fn move_membership(&mut self, slot: u32, tag: u32, place: u32) {
-        let memberships = &mut self.sessions[slot as usize].tags;
-        if let Some(membership) = memberships.iter_mut().find(|membership| membership.tag == tag) {
-            membership.place = Some(place);
-        }
-    }
-
-    /// Delivers a publication to the local subscribers of its tag.
-    pub fn publish(&mut self, published: &Published) -> Delivery {
-        let known = self.projects.find(&published.pid).and_then(|project| self.tags.find(project, &published.tag));
-        let Some(known) = known else { return Delivery::default() };
-        self.deliver_to_subscribers(known, |text| {
-            message::publication(text, published, message::Arrival::Live);
-        })
-    }
-
-    /// Tells the local subscribers of a tag that publications are lost.
-    pub fn announce_gap(&mut self, pid: &str, tag: &Tag) -> Delivery {
-        let known = self.projects.find(pid).and_then(|project| self.tags.find(project, tag));
-        let Some(known) = known else { return Delivery::default() };
-        self.deliver_to_subscribers(known, |text| message::gap(text, tag))
-    }
-
-    fn deliver_to_subscribers(&mut self, tag: u32, write: impl FnOnce(&mut Vec<u8>)) -> Delivery {
-        let mut delivery = Delivery::default();
-        let subscribers = std::mem::take(&mut self.tags.tags[tag as usize].subscribers);
-        if !subscribers.is_empty() {
-            let mut text = std::mem::take(&mut self.scratch);
-            text.clear();
-            write(&mut text);
-            let frame = text_frame(&text);
-            self.scratch = text;
-            let express = subscribers.len() <= EXPRESS_FAN_OUT_MAX;
-            for &slot in &subscribers {
-                if self.sessions[slot as usize].is_open() {
-                    self.enqueue(slot, &frame, express, &mut delivery);
-                }
-            }
-        }
-        // Nothing above joins or leaves a tag, so the list is still the tag's.
-        self.tags.tags[tag as usize].subscribers = subscribers;
-        debug_assert_eq!(delivery.matched, delivery.queued + delivery.evicted, "each match has one outcome");
-        delivery
-    }
-
-    /// Whether a session's token lets it subscribe to a tag.
-    pub fn token_admits(session: &Session, tag: &str) -> bool {
-        session.tag_patterns().is_none_or(|patterns| patterns.iter().any(|pattern| pattern_matches(pattern, tag)))
+impl Membership {
+    /// One that waits for the exchange's answer.
+    pub fn asking(tag: u32, stream: u16, asked_ms: u16) -> Self {
+        Self { tag, place: 0, seen: 0, stream, asked_ms, standing: Standing::Asking, again: false, gap: false }
     }
 }

@@ -187,6 +187,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 boot: shared.boot,
                 core,
                 limits: limits.clone(),
+                rules: config.tags.clone(),
                 outboxes_bytes_max: outboxes / usize::from(*cores),
             },
             gateway: gateway_settings(config),

@@ -52,7 +52,7 @@ fn admit<S: Service>(
     fallback: Option<Fallback>,
 ) {
     let address = address.ip().to_canonical();
-    let Ok(socket) = Socket::new(stream, address) else { return };
+    let Ok(socket) = Socket::new(stream, address, &core.limits().writing) else { return };
     // Whom a trusted proxy speaks for is known when its head has come.
     let is_proxy = admission.is_trusted_proxy(address);
     let barred = !is_proxy && admission.is_barred(address, clock::now());

@@ -9,12 +9,12 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
     clock,
-    hub::{Decis, Hub, HubSettings, Phase},
+    hub::{Decis, Hub, HubSettings, Millis, Phase},
     limits::Limits,
     metrics::{Count, Counters},
     model::SessionId,
@@ -22,8 +22,12 @@ use crate::{
 
 use super::{socket::Socket, turn::Turn};
 
-/// Frames that one write carries at most (`IOV_MAX` is 1024; more than this gains nothing).
-const SLICES_MAX: usize = 64;
+/// Frames that one write carries at most (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+/// The same while few wait: most writes are of one frame, and an array of places costs to make.
+const SLICES_FEW: usize = 16;
+/// Updates of subscriptions with a rate come at most this late.
+const DUE_STEP: Duration = Duration::from_millis(5);
 /// Bytes received at a time.
 const RECEIVE_BYTES: usize = 64 << 10;
 /// Writes to one socket before others get their turn.
@@ -41,6 +45,8 @@ pub struct Core {
     pub(super) receive: RefCell<Box<[u8]>>,
     turn: Turn,
     walker: RefCell<Option<Waker>>,
+    /// Who sends updates when they are due, while none is.
+    timekeeper: RefCell<Option<Waker>>,
 }
 
 /// What became of a visit to a socket.
@@ -68,6 +74,7 @@ impl Core {
             receive: RefCell::new(vec![0; RECEIVE_BYTES].into()),
             turn: Turn::new()?,
             walker: RefCell::default(),
+            timekeeper: RefCell::default(),
         }))
     }
 
@@ -88,19 +95,28 @@ impl Core {
 
     /// The hub's time now.
     pub fn now(&self) -> Decis {
+        Decis::try_from(self.now_ms() / 100).unwrap_or(Decis::MAX)
+    }
+
+    fn now_ms(&self) -> Millis {
         let elapsed = clock::now().saturating_duration_since(self.started);
-        Decis::try_from(elapsed.as_millis() / 100).unwrap_or(Decis::MAX)
+        Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX)
     }
 
     /// Borrows the hub for one synchronous sentence. What that queues is written soon after.
     pub fn with_hub<T>(&self, sentence: impl FnOnce(&mut Hub) -> T) -> T {
         let mut hub = self.hub.borrow_mut();
-        hub.set_now(self.now());
+        hub.set_now(self.now_ms());
         let result = sentence(&mut hub);
         if hub.has_dirty()
             && let Some(walker) = self.walker.borrow_mut().take()
         {
             walker.wake();
+        }
+        if hub.next_due().is_some()
+            && let Some(timekeeper) = self.timekeeper.borrow_mut().take()
+        {
+            timekeeper.wake();
         }
         result
     }
@@ -158,15 +174,22 @@ impl Core {
     }
 
     async fn wait_for_dirt(&self) {
-        let mut waited = false;
-        std::future::poll_fn(|context| {
-            if std::mem::replace(&mut waited, true) {
-                return Poll::Ready(());
+        wait_in(&self.walker).await;
+    }
+
+    /// Sends updates of subscriptions with a rate when they are due, for ever.
+    pub async fn keep_time(&self) {
+        loop {
+            match self.with_hub(|hub| hub.next_due()) {
+                None => wait_in(&self.timekeeper).await,
+                Some(due) => {
+                    // An earlier one may come while it sleeps, hence not longer than a moment.
+                    let left = Duration::from_millis(due.saturating_sub(self.now_ms())).min(DUE_STEP);
+                    monoio::time::sleep(left).await;
+                    self.with_hub(Hub::release_due);
+                }
             }
-            *self.walker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        }
     }
 
     /// Writes what waits for one session, as far as the kernel takes it; a drain task sees to the rest.
@@ -188,6 +211,10 @@ impl Core {
 
     /// Owns a slow socket's writing until nothing waits.
     async fn drain(self: Rc<Self>, id: SessionId, socket: Rc<Socket>) {
+        let patient = self.with_hub(|hub| hub.is_conflated(id));
+        if patient {
+            socket.set_patient(true);
+        }
         let visit = loop {
             if socket.writable().await.is_err() {
                 break Visit::Broken;
@@ -199,6 +226,9 @@ impl Core {
             }
         };
         socket.set_blocked(false);
+        if patient {
+            socket.set_patient(false);
+        }
         match visit {
             Visit::Broken => socket.shut(),
             _ => self.finish_if_closing(id, &socket),
@@ -208,13 +238,11 @@ impl Core {
     fn visit(&self, id: SessionId, socket: &Socket) -> Visit {
         for _ in 0..WRITES_PER_VISIT {
             let sent = self.with_hub(|hub| {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let filled = hub.gather(id, &mut slices);
-                if filled == 0 {
-                    return None;
+                if hub.waiting(id) <= SLICES_FEW {
+                    send::<SLICES_FEW>(hub, id, socket)
+                } else {
+                    send::<SLICES_MAX>(hub, id, socket)
                 }
-                let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-                Some((socket.send(&slices[..filled]), wanted))
             });
             let Some((sent, wanted)) = sent else { return Visit::Done };
             let taken = match sent {
@@ -222,7 +250,7 @@ impl Core {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => return Visit::Broken,
             };
-            let waits = self.with_hub(|hub| hub.wrote(id, taken));
+            let waits = self.with_hub(|hub| hub.wrote(id, taken, taken < wanted));
             if !waits {
                 return Visit::Done;
             }
@@ -243,4 +271,28 @@ impl Core {
             socket.end_write();
         }
     }
+}
+
+/// One write of what waits for a session: what came of it, and how many bytes it was. None: nothing waits.
+fn send<const SLICES: usize>(hub: &mut Hub, id: SessionId, socket: &Socket) -> Option<(io::Result<usize>, usize)> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let filled = hub.gather(id, &mut slices);
+    if filled == 0 {
+        return None;
+    }
+    let wanted = slices[..filled].iter().map(|slice| slice.len()).sum();
+    Some((socket.send(&slices[..filled]), wanted))
+}
+
+/// Waits until somebody takes the waker out of `place` and wakes it.
+async fn wait_in(place: &RefCell<Option<Waker>>) {
+    let mut waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        *place.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    })
+    .await;
 }

@@ -16,12 +16,12 @@ use std::{
 use monoio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::limits::WritingLimits;
+
 /// Keep-alive probes begin after this silence, and follow each other at [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// Sent bytes that the peer does not acknowledge for so long end the connection.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection's socket. Shared by its reader, the fan-out and the task that drains it when it is slow.
 #[derive(Debug)]
@@ -30,20 +30,31 @@ pub struct Socket {
     address: IpAddr,
     /// A drain task waits for room in the kernel: nobody else writes.
     blocked: Cell<bool>,
+    /// See [`Socket::set_patient`].
+    user_timeout: Duration,
     write_ended: Cell<bool>,
 }
 
 impl Socket {
     /// Takes over an accepted stream and sets its options.
-    pub fn new(stream: TcpStream, address: IpAddr) -> io::Result<Self> {
-        let socket = Self { stream, address, blocked: Cell::new(false), write_ended: Cell::new(false) };
+    pub fn new(stream: TcpStream, address: IpAddr, writing: &WritingLimits) -> io::Result<Self> {
+        // The kernel must not be quicker than the node's own timeout.
+        let user_timeout = writing.unacknowledged_timeout.max(2 * writing.write_timeout);
+        let (blocked, write_ended) = (Cell::new(false), Cell::new(false));
+        let socket = Self { stream, address, blocked, user_timeout, write_ended };
         let descriptor = socket.descriptor();
         let options = SockRef::from(&descriptor);
         options.set_nonblocking(true)?;
         options.set_tcp_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         options.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_RETRIES))?;
-        options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+        options.set_tcp_user_timeout(Some(user_timeout))?;
+        if writing.send_buffer_bytes > 0 {
+            options.set_send_buffer_size(writing.send_buffer_bytes)?;
+        }
+        if let Ok(lowat @ 1..) = u32::try_from(writing.notsent_lowat_bytes) {
+            options.set_tcp_notsent_lowat(lowat)?;
+        }
         Ok(socket)
     }
 
@@ -97,6 +108,13 @@ impl Socket {
     /// Gives the writing to a drain task, or takes it back.
     pub fn set_blocked(&self, blocked: bool) {
         self.blocked.set(blocked);
+    }
+
+    /// Lets the kernel wait longer than usual for a peer that lives and takes nothing, or not any more.
+    pub fn set_patient(&self, patient: bool) {
+        let user_timeout = if patient { Duration::ZERO } else { self.user_timeout };
+        // If it fails the kernel ends the connection earlier: no more.
+        let _ = SockRef::from(&self.descriptor()).set_tcp_user_timeout(Some(user_timeout));
     }
 
     /// The stream itself, for another server of the same listener.

@@ -15,6 +15,10 @@ const SESSIONS_PER_TICK_MIN: usize = 64;
 
 /// Looks after time for ever.
 pub async fn tick(core: Rc<Core>) {
+    futures_util::future::join(core.keep_time(), expire(&core)).await;
+}
+
+async fn expire(core: &Core) {
     let mut expired = Vec::new();
     loop {
         monoio::time::sleep(TICK).await;

@@ -49,8 +49,7 @@ fn a_full_file_is_read() {
     assert_eq!(loaded.config.tags.find("user.bob").access, Access::Own);
     assert_eq!(loaded.config.tags.find("other").access, Access::Public);
 
-    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
-    assert!(loaded.warnings.iter().all(|warning| warning.contains("kline.*") && warning.contains("not active yet")));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
 
 #[test]

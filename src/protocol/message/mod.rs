@@ -27,7 +27,10 @@ pub struct DeniedTag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// As it happens, or as what followed a `since`.
-    Live,
+    Live {
+        /// How many publications before it it stands for too; 0 but for a slow subscriber or one with a rate.
+        merged: u32,
+    },
     /// As the tag's last value, to a new subscriber.
     Snapshot {
         /// There is a hole before it: the `since` that was asked for is not known.
@@ -164,9 +167,13 @@ pub fn publication(out: &mut Vec<u8>, published: &Published, arrival: Arrival) {
             Some(prev) => frame.id("prev", prev),
             None => frame.text("prev", ""),
         }
-        if let Arrival::Snapshot { gap } = arrival {
-            frame.mark_if("snapshot", true);
-            frame.mark_if("gap", gap);
+        match arrival {
+            Arrival::Live { merged: 0 } => {}
+            Arrival::Live { merged } => frame.number("merged", merged.into()),
+            Arrival::Snapshot { gap } => {
+                frame.mark_if("snapshot", true);
+                frame.mark_if("gap", gap);
+            }
         }
         frame.text_if("affair_id", published.affair_id.as_deref());
         frame.raw("payload", &published.payload);

@@ -95,7 +95,7 @@ fn payloads_come_out_byte_for_byte() {
     assert_eq!(text(|out| push(out, None, &payload)), format!(r#"{{"payload":{raw}}}"#));
     assert_eq!(text(|out| push(out, Some("a"), b"1")), r#"{"affair_id":"a","payload":1}"#);
     assert_eq!(
-        text(|out| publication(out, &published(None), Arrival::Live)),
+        text(|out| publication(out, &published(None), Arrival::Live { merged: 0 })),
         format!(r#"{{"tag":"kline.BTC","id":"c81f-2a","prev":"","payload":{raw}}}"#)
     );
 }

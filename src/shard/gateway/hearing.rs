@@ -1,7 +1,8 @@
 //! What the exchange sends to a core, carried out in order.
 //!
 //! Invariant: a core hears no faster than it writes: once so many messages were taken that a connection's outbox could
-//! fill by hearing alone, the walk must catch up first. What is slow then is the peer and not the core.
+//! fill by hearing alone, the walk must catch up first. What is slow then is the peer and not the core. Publications
+//! that give way to later ones fill no outbox, and are heard as they come.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -31,9 +32,11 @@ impl Gateway {
             inbox.receive(&mut batch).await;
             let mut done = 0;
             for message in batch.drain(..) {
-                ahead_bytes += payload_bytes(&message);
-                self.carry_out(&core, message);
-                (done, ahead) = (done + 1, ahead + 1);
+                let bytes = payload_bytes(&message);
+                if self.carry_out(&core, message) {
+                    (ahead, ahead_bytes) = (ahead + 1, ahead_bytes + bytes);
+                }
+                done += 1;
                 if done % MESSAGES_PER_TURN == 0 {
                     core.pass().await;
                 }
@@ -48,9 +51,10 @@ impl Gateway {
         }
     }
 
-    fn carry_out(&self, core: &Rc<Core>, message: ToCore) {
+    /// Whether what it queued is there until it is written.
+    fn carry_out(&self, core: &Rc<Core>, message: ToCore) -> bool {
         match message {
-            ToCore::Publication(published) => drop(core.with_hub(|hub| hub.publish(&published))),
+            ToCore::Publication(published) => return !core.with_hub(|hub| hub.publish(&published)).conflates,
             ToCore::Push(push) => drop(core.with_hub(|hub| hub.push(&push))),
             ToCore::Control(control) => self.control(core, &control),
             ToCore::Followed { session, pid, tag, start } => {
@@ -71,6 +75,7 @@ impl Gateway {
                 }
             }),
         }
+        true
     }
 
     fn control(&self, core: &Core, control: &Control) {
@@ -102,14 +107,14 @@ impl Gateway {
         core: &Core,
         pid: &Pid,
         id: SessionId,
-        TagRequest { tag, since, .. }: TagRequest,
+        TagRequest { tag, since, hz_max }: TagRequest,
         again: bool,
     ) -> Result<(), FollowRefused> {
-        if !core.with_hub(|hub| hub.follow(id, &tag))? {
+        if !core.with_hub(|hub| hub.follow(id, &tag, hz_max))? {
             if !again {
                 return Ok(());
             }
-            core.with_hub(|hub| hub.ask_again(id, &tag));
+            core.with_hub(|hub| hub.ask_again(id, &tag, hz_max));
         }
         // Bounded: by the tags that a connection may have, and by the rate of its messages.
         self.link.send(FromCore::Follow { session: id, pid: pid.clone(), tag, since });

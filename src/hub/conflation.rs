@@ -1,0 +1,344 @@
+//! What those get who do not get every publication: the slow ones of `latest` tags, and who asked for a rate.
+//!
+//! Method: such a subscription holds no queue. It remembers the number of the last publication it was given; when its
+//! socket takes bytes again, or its rate allows, it gets the tag's kept publications since then, in order, and the
+//! newest, each with the number of those it stands for (`merged`).
+//! Invariants: what is owed costs the connection nothing, however long it takes; a kept publication is never merged
+//! away: one that is given up for its bound of bytes closes (4008) those who were owed it.
+
+use std::cmp::Reverse;
+
+use crate::{
+    metrics::Count,
+    model::{Published, TagRules},
+    protocol::message,
+};
+
+use super::{
+    Delivery, Hub,
+    encoded::Encoded,
+    outbox::{Frame, ValueOf},
+    session::{Membership, Millis, Standing},
+    tags::Subscriber,
+};
+
+/// How far a subscription was brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It has everything.
+    Current,
+    /// The bytes are used up.
+    More,
+    /// A kept publication that it is owed is gone.
+    Hole,
+}
+
+/// Those who are behind.
+impl Hub {
+    /// A live subscription, out of its list, gives up its turn: it has got everything up to `seen`.
+    pub(super) fn fall_behind(&mut self, subscriber: Subscriber, seen: u32) {
+        self.membership_mut(subscriber).seen = seen;
+        self.enlist(subscriber, Standing::Behind);
+        let session = &mut self.sessions[subscriber.slot as usize];
+        session.behind += 1;
+        // Whoever waits for the socket of a blocked one writes on; anybody else is to be visited.
+        if !session.blocked {
+            self.mark_dirty(subscriber.slot, false);
+        }
+        self.counters.add(Count::SubscriptionsBehind, 1);
+    }
+
+    /// A subscription that is behind owes nothing any more, or its rate will see to it.
+    fn catch_up(&mut self, subscriber: Subscriber) {
+        let gone = self.membership_of(subscriber);
+        self.take_from_list(&gone);
+        self.enlist(subscriber, Standing::Live);
+        let session = &mut self.sessions[subscriber.slot as usize];
+        session.behind -= 1;
+        if !self.tags.get(gone.tag).conflates(gone.stream) {
+            // From now on it gets every publication, and the tag remembers none for it.
+            session.outbox.settle(gone.tag);
+        }
+        self.counters.sub(Count::SubscriptionsBehind, 1);
+    }
+
+    /// What a subscription is owed comes another way: by a replay.
+    pub(super) fn forgive(&mut self, subscriber: Subscriber) {
+        let Membership { tag, standing, .. } = self.membership_of(subscriber);
+        let number = self.tags.get(tag).number;
+        let membership = self.membership_mut(subscriber);
+        (membership.seen, membership.again, membership.gap) = (number, false, false);
+        if standing == Standing::Behind {
+            self.catch_up(subscriber);
+        }
+    }
+
+    /// Takes the values that wait for a slow session out of its outbox: it is owed the current ones instead.
+    pub(super) fn conflate(&mut self, slot: u32) {
+        let session = &mut self.sessions[slot as usize];
+        let before = session.outbox.bytes();
+        let mut taken = Vec::new();
+        let thinned = session.outbox.take_values(|value| {
+            if !taken.iter().any(|other: &ValueOf| other.tag == value.tag) {
+                taken.push(value);
+            }
+        });
+        self.outboxes_bytes -= before - session.outbox.bytes();
+        self.counters.add(Count::Merged, thinned as u64);
+        for value in taken {
+            let session = &self.sessions[slot as usize];
+            let Some(membership) = session.membership(value.tag) else { continue };
+            let subscriber = Subscriber { slot, membership };
+            let gone = self.membership_of(subscriber);
+            match gone.standing {
+                Standing::Live => {
+                    self.take_from_list(&gone);
+                    self.fall_behind(subscriber, value.before());
+                }
+                // It was being brought up to date: that much less has been given.
+                Standing::Behind => self.membership_mut(subscriber).seen = value.before(),
+                Standing::Asking => {}
+            }
+        }
+    }
+
+    pub(super) fn conflate_overfull(&mut self) {
+        while let Some(slot) = self.overfull.pop() {
+            self.conflate(slot);
+        }
+    }
+
+    /// Queues current values for a session whose socket takes bytes, up to about `bytes_max`.
+    pub(super) fn bring_up(&mut self, slot: u32, bytes_max: usize) {
+        while let Some(session) = self.sessions.get_mut(slot as usize)
+            && session.behind > 0
+            && session.is_open()
+            && session.outbox.bytes() < bytes_max
+        {
+            let count = super::slot_number(session.tags.len());
+            let turn = |step: u32| (session.behind_cursor + step) % count;
+            let next = (0..count).map(turn).find(|index| session.tags[*index as usize].standing == Standing::Behind);
+            let Some(membership) = next else { return };
+            let subscriber = Subscriber { slot, membership };
+            if self.waits_for_its_rate(subscriber) {
+                self.catch_up(subscriber);
+                continue;
+            }
+            match self.bring(subscriber, bytes_max) {
+                Progress::Current => {
+                    self.catch_up(subscriber);
+                    self.sessions[slot as usize].behind_cursor = membership + 1;
+                }
+                Progress::More => return,
+                Progress::Hole => {
+                    self.counters.inc(Count::KeptLost);
+                    return self.evict_slow(slot);
+                }
+            }
+        }
+    }
+
+    /// Queues what a subscription is owed, until about `bytes_max` wait.
+    fn bring(&mut self, subscriber: Subscriber, bytes_max: usize) -> Progress {
+        let Membership { tag, seen, gap, again, .. } = self.membership_of(subscriber);
+        if self.tags.get(tag).kept.has_lost_after(seen) {
+            return Progress::Hole;
+        }
+        if gap && !again {
+            self.membership_mut(subscriber).gap = false;
+            let mut text = Vec::new();
+            message::gap(&mut text, &self.tags.get(tag).name);
+            let frame = Encoded::text(&text).frame();
+            self.outboxes_bytes += frame.len();
+            self.sessions[subscriber.slot as usize].outbox.push(frame);
+        }
+        loop {
+            let Membership { seen, gap, again, .. } = self.membership_of(subscriber);
+            let local = self.tags.get(tag);
+            let newest = || Some((local.number, local.newest.as_ref()?)).filter(|(number, _)| *number != seen);
+            let Some((number, published)) = local.kept.after(seen).or_else(newest) else { break };
+            if self.sessions[subscriber.slot as usize].outbox.bytes() >= bytes_max {
+                return Progress::More;
+            }
+            let published = published.clone();
+            let is_newest = number == local.number;
+            let merged = number.wrapping_sub(seen).wrapping_sub(1);
+            let value = ValueOf { tag, number, merged, firm: published.keep };
+            let frame = if is_newest && again {
+                let membership = self.membership_mut(subscriber);
+                (membership.again, membership.gap) = (false, false);
+                let mut text = Vec::new();
+                message::publication(&mut text, &published, message::Arrival::Snapshot { gap });
+                Encoded::text(&text).frame()
+            } else {
+                self.counters.add(Count::Merged, u64::from(merged));
+                self.encode_merged(value, &published)
+            };
+            self.membership_mut(subscriber).seen = number;
+            self.outboxes_bytes += frame.len();
+            self.sessions[subscriber.slot as usize].outbox.push_value(frame, value);
+        }
+        Progress::Current
+    }
+
+    /// A value's frame; those who have missed the same share it.
+    fn encode_merged(&mut self, value: ValueOf, published: &Published) -> Frame {
+        let ValueOf { tag, number, merged, .. } = value;
+        if let Some((of, stands_for, encoded)) = &self.tags.get(tag).encoded
+            && (*of, *stands_for) == (number, merged)
+        {
+            return encoded.frame();
+        }
+        let encoded = self.encode(|text| message::publication(text, published, message::Arrival::Live { merged }));
+        let frame = encoded.frame();
+        self.tags.get_mut(tag).encoded = Some((number, merged, encoded));
+        frame
+    }
+}
+
+/// Those with a rate.
+impl Hub {
+    /// When the next update of a rate is due.
+    pub fn next_due(&self) -> Option<Millis> {
+        self.due.peek().map(|Reverse((due, ..))| *due)
+    }
+
+    /// Sends the updates that are due.
+    pub fn release_due(&mut self) {
+        while let Some(&Reverse((due, tag, stream))) = self.due.peek()
+            && due <= self.now_ms
+        {
+            self.due.pop();
+            // The slot may have passed to another tag, the stream to another rate: then nothing waits, or for longer.
+            let found = self.tags.if_there(tag).and_then(|local| local.streams.get(usize::from(stream)));
+            if found.is_some_and(|stream| stream.armed && stream.due == due) {
+                self.release(tag, usize::from(stream));
+            }
+        }
+        self.conflate_overfull();
+    }
+
+    /// A publication for the members of a stream: now, if they may have it, or when it is due.
+    pub(super) fn publish_at_rate(&mut self, tag: u32, stream: usize, delivery: &mut Delivery) {
+        let members = &self.tags.get(tag).streams[stream];
+        let count = members.live.len();
+        if count == 0 {
+            return;
+        }
+        delivery.matched += count;
+        if self.now_ms < members.due {
+            delivery.merged += count;
+            self.arm(tag, stream);
+        } else {
+            let queued = self.release(tag, stream);
+            delivery.queued += queued;
+            delivery.merged += count - queued;
+        }
+    }
+
+    fn arm(&mut self, tag: u32, stream: usize) {
+        let members = &mut self.tags.get_mut(tag).streams[stream];
+        if !std::mem::replace(&mut members.armed, true) {
+            self.due.push(Reverse((members.due, tag, super::slot_number(stream) as u16)));
+        }
+    }
+
+    /// Brings the members of a stream up to date; how many of them took it.
+    fn release(&mut self, tag: u32, stream: usize) -> usize {
+        let now_ms = self.now_ms;
+        let members = &mut self.tags.get_mut(tag).streams[stream];
+        members.armed = false;
+        members.due = now_ms + Millis::from(members.interval_ms);
+        let mut live = std::mem::take(&mut members.live);
+        let bytes_max = self.settings.limits.writing.write_bytes_max;
+        let (mut place, mut queued) = (0, 0);
+        while let Some(&subscriber) = live.get(place) {
+            let session = &self.sessions[subscriber.slot as usize];
+            if !session.is_open() {
+                place += 1;
+                continue;
+            }
+            let is_current = !session.blocked && self.bring(subscriber, bytes_max) == Progress::Current;
+            if is_current {
+                self.mark_dirty(subscriber.slot, true);
+                (place, queued) = (place + 1, queued + 1);
+            } else {
+                // The rest is brought, or its hole found, when its socket takes bytes.
+                live.swap_remove(place);
+                self.note_moved(&live, place);
+                let seen = self.membership_of(subscriber).seen;
+                self.fall_behind(subscriber, seen);
+            }
+        }
+        self.tags.get_mut(tag).streams[stream].live = live;
+        queued
+    }
+
+    fn waits_for_its_rate(&mut self, subscriber: Subscriber) -> bool {
+        let Membership { tag, stream, .. } = self.membership_of(subscriber);
+        let stream = usize::from(stream);
+        let waits = stream > 0 && self.now_ms < self.tags.get(tag).streams[stream].due;
+        if waits {
+            self.arm(tag, stream);
+        }
+        waits
+    }
+
+    /// Moves a subscription to the stream of its rate, after that, or the rule's, has changed.
+    pub(super) fn change_stream(&mut self, subscriber: Subscriber) {
+        let Membership { tag, stream, asked_ms, standing, .. } = self.membership_of(subscriber);
+        let local = self.tags.get_mut(tag);
+        let wanted = local.join_stream(asked_ms);
+        local.streams[usize::from(stream)].members -= 1;
+        if wanted == stream {
+            return;
+        }
+        if standing != Standing::Live {
+            self.membership_mut(subscriber).stream = wanted;
+            return;
+        }
+        let (number, conflates) = (local.number, local.conflates(wanted));
+        let gone = self.membership_of(subscriber);
+        self.take_from_list(&gone);
+        if !conflates {
+            self.sessions[subscriber.slot as usize].outbox.settle(tag);
+        }
+        let membership = self.membership_mut(subscriber);
+        membership.stream = wanted;
+        let seen = if stream == 0 { number } else { membership.seen };
+        membership.seen = seen;
+        if seen == number {
+            self.enlist(subscriber, Standing::Live);
+        } else {
+            self.fall_behind(subscriber, seen);
+        }
+    }
+
+    /// Replaces the rules of tags; what was queued by the old ones stays.
+    pub fn reload(&mut self, rules: TagRules) {
+        self.rules = rules;
+        for tag in self.tags.slots() {
+            let local = self.tags.get_mut(tag);
+            let rule = self.rules.find(&local.name);
+            if std::mem::replace(&mut local.class, rule.class) != rule.class {
+                // What a tag does not remember any more must not give way.
+                self.sessions.iter_mut().for_each(|(_, session)| session.outbox.settle(tag));
+            }
+            let local = self.tags.get_mut(tag);
+            if local.hz_max == rule.hz_max {
+                continue;
+            }
+            local.hz_max = rule.hz_max;
+            let members = self.members_of(tag);
+            members.into_iter().for_each(|subscriber| self.change_stream(subscriber));
+        }
+    }
+
+    /// All subscriptions of a tag, those included that are asking.
+    fn members_of(&self, tag: u32) -> Vec<Subscriber> {
+        let of_session = |(slot, session): (usize, &super::Session)| {
+            session.membership(tag).map(|membership| Subscriber { slot: super::slot_number(slot), membership })
+        };
+        self.sessions.iter().filter_map(of_session).collect()
+    }
+}

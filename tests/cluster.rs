@@ -36,6 +36,7 @@ mod blackbox {
     mod credentials;
     mod frames;
     mod handshake;
+    mod latest;
     mod life;
     mod online;
     mod presence;

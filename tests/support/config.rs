@@ -113,6 +113,12 @@ access = "own"
 match = "dedup.*"
 dedup = true
 [[tags]]
+match = "latest.*"
+class = "latest"
+[[tags]]
+match = "rated.*"
+max_hz = 5
+[[tags]]
 match = "short.*"
 history = {{ count = 2, age_s = 600, bytes = 262144 }}
 "#

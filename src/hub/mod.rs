@@ -350,9 +350,10 @@ impl Hub {
         waits
     }
 
-    /// Whether some of a session's subscriptions are behind, so that it may take its time.
-    pub fn is_conflated(&self, id: SessionId) -> bool {
-        self.session(id).is_some_and(|session| session.behind > 0)
+    /// Whether a session has subscriptions for which it may take its time: they hold no queue.
+    pub fn may_take_its_time(&self, id: SessionId) -> bool {
+        let conflates = |membership: &session::Membership| self.tags.get(membership.tag).conflates(membership.stream);
+        self.session(id).is_some_and(|session| session.tags.iter().any(conflates))
     }
 
     /// Whether a closing session has nothing left to write.

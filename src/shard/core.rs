@@ -211,7 +211,7 @@ impl Core {
 
     /// Owns a slow socket's writing until nothing waits.
     async fn drain(self: Rc<Self>, id: SessionId, socket: Rc<Socket>) {
-        let patient = self.with_hub(|hub| hub.is_conflated(id));
+        let patient = self.with_hub(|hub| hub.may_take_its_time(id));
         if patient {
             socket.set_patient(true);
         }

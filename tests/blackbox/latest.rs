@@ -1,8 +1,11 @@
 //! Tags of class `latest`, and rates: the slow see current values and every kept one, and pay nothing to anybody.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use crate::support::{Client, Cluster, Connect, Value, eventually, json, raw::Raw};
+use crate::support::{Client, Cluster, Config, Connect, Setup, Value, eventually, json, raw::Raw, run_with};
 
 everywhere!(
     who_reads_gets_every_publication,
@@ -13,7 +16,6 @@ everywhere!(
 
 on_one_node!(
     who_stalls_holds_no_queue_and_ends_on_the_newest,
-    who_stalls_is_not_reset_for_waiting,
     too_many_kept_publications_for_a_stalled_reader_close_it,
 );
 
@@ -189,21 +191,26 @@ async fn who_stalls_holds_no_queue_and_ends_on_the_newest(cluster: Cluster) {
     assert_eq!(cluster.a().metric("ws_slow_consumers_total").await, 0.0);
 }
 
-async fn who_stalls_is_not_reset_for_waiting(cluster: Cluster) {
-    let mut stalled = Raw::connect(cluster.a(), &Connect { tags: Some("latest.a"), ..Connect::user("s") }).await;
-    flood(&cluster, &["latest.a"], 140).await;
-    // Longer than `write_timeout`, with which whoever has to be given something is reset.
-    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
-    let id = publish(&cluster, "latest.a", 141, false, "").await;
-    let newest = async {
-        loop {
-            let message = text(&stalled.frame().await.payload);
-            if message["id"] == id {
-                return message;
+#[test]
+fn who_stalls_is_not_reset_for_waiting() {
+    let config = Config::new().limit("write_timeout", "\"1s\"").limit("unacknowledged_timeout", "\"2s\"");
+    run_with(Setup::ONE, config, async |cluster: Cluster| {
+        let latest = Connect { tags: Some("latest.a"), ..Connect::user("s") };
+        let mut stalled = Raw::connect(cluster.a(), &latest).await;
+        flood(&cluster, &["latest.a"], 140).await;
+        // Longer than both timeouts, with which whoever has to be given something is reset.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let id = publish(&cluster, "latest.a", 141, false, "").await;
+        let newest = async {
+            loop {
+                let message = text(&stalled.frame().await.payload);
+                if message["id"] == id {
+                    return message;
+                }
             }
-        }
-    };
-    assert_eq!(newest.await["payload"]["n"], 141);
+        };
+        assert_eq!(newest.await["payload"]["n"], 141);
+    });
 }
 
 async fn too_many_kept_publications_for_a_stalled_reader_close_it(cluster: Cluster) {

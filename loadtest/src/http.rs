@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client on one kept connection: POST, and an answer with a length or in chunks.
+//! A small HTTP/1.1 client on one kept connection: GET and POST, and an answer with a length or in chunks.
 //!
 //! It never sends a request twice: whoever calls cannot know otherwise whether a push was made. An error of `post` means
 //! that the outcome is unknown. Sizes and times are bounded. Leaves out: TLS, redirects, pipelining.
@@ -59,7 +59,22 @@ impl HttpClient {
 
     /// Posts `body` to `target` (path and query) and reads the answer.
     pub async fn post(&mut self, target: &str, content_type: &str, body: &[u8]) -> Result<Response> {
-        let answered = timeout(ANSWER_TIMEOUT, self.exchange(target, content_type, body)).await;
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            self.authority,
+            body.len()
+        );
+        self.request([head.as_bytes(), body].concat()).await
+    }
+
+    /// Gets `target` (path and query).
+    pub async fn get(&mut self, target: &str) -> Result<Response> {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority);
+        self.request(head.into_bytes()).await
+    }
+
+    async fn request(&mut self, request: Vec<u8>) -> Result<Response> {
+        let answered = timeout(ANSWER_TIMEOUT, self.exchange(&request)).await;
         let response = answered.context("no answer in time").flatten();
         if response.is_err() {
             self.stream = None;
@@ -67,7 +82,7 @@ impl HttpClient {
         response
     }
 
-    async fn exchange(&mut self, target: &str, content_type: &str, body: &[u8]) -> Result<Response> {
+    async fn exchange(&mut self, request: &[u8]) -> Result<Response> {
         self.drop_if_closed();
         if self.stream.is_none() {
             let stream = TcpStream::connect(&self.authority).await.context("connecting")?;
@@ -75,14 +90,7 @@ impl HttpClient {
             self.stream = Some(stream);
             self.received.clear();
         }
-        let mut request = format!(
-            "POST {target} HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-            self.authority,
-            body.len()
-        )
-        .into_bytes();
-        request.extend_from_slice(body);
-        self.stream().write_all(&request).await.context("sending")?;
+        self.stream().write_all(request).await.context("sending")?;
         let head = self.read_head().await?;
         let body = match head.body {
             BodyLength::Known(bytes) => self.take(bytes).await?,

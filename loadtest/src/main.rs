@@ -9,11 +9,21 @@ mod client;
 mod clock;
 #[cfg(test)]
 mod fake_node;
+mod findings;
 mod http;
+mod machine;
+mod node;
+mod procfs;
 mod publisher;
+mod pulse;
 mod replay;
 mod report;
+mod saturate;
 mod sign;
+mod slow;
+mod stall;
+mod stats;
+mod thin;
 
 use std::{
     io::{self, Write},
@@ -22,6 +32,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
+use tokio::task::LocalSet;
 
 #[derive(Parser)]
 #[command(name = "loadtest", about = "Drives ws-cluster nodes and checks what they deliver", max_term_width = 120)]
@@ -34,6 +46,12 @@ struct Cli {
 enum Scenario {
     /// Publish recorded OHLCV bars through one node and check every bar at subscribers on all nodes
     Replay(replay::ReplayArgs),
+    /// Stalled beside live subscribers: memory, latency, and how current a resumed reader is
+    Slow(Box<slow::SlowArgs>),
+    /// Deliveries a second of CPU time, publications one at a time against publications that wait
+    Saturate(saturate::SaturateArgs),
+    /// The ages of what readers see that stop for a while, or sit behind a narrow link
+    Stall(stall::StallArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,8 +69,34 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let Scenario::Replay(args) = cli.scenario;
-    let report = runtime.block_on(replay::replay(&args))?;
-    report.print(args.json).context("printing the report")?;
-    Ok(report.ok)
+    runtime.block_on(LocalSet::new().run_until(scenario(cli.scenario)))
+}
+
+/// Runs a scenario and prints what it found; whether every check holds.
+async fn scenario(scenario: Scenario) -> Result<bool> {
+    match scenario {
+        Scenario::Replay(args) => {
+            let report = replay::replay(&args).await?;
+            print(&report, args.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Slow(args) => {
+            let report = slow::slow(&args).await?;
+            print(&report, args.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Saturate(args) => {
+            let report = saturate::saturate(&args).await?;
+            print(&report, args.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Stall(args) => {
+            let report = stall::stall(&args).await?;
+            print(&report, args.json, || report.table()).map(|()| report.ok)
+        }
+    }
+}
+
+/// Writes a report to the standard output: one JSON object, or a table.
+fn print(report: &impl Serialize, as_json: bool, table: impl FnOnce() -> String) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let text = if as_json { serde_json::to_string(report)? + "\n" } else { table() };
+    out.write_all(text.as_bytes()).context("printing the report")
 }

@@ -26,6 +26,7 @@ use crate::{
     check::{Expected, FaultKind, Faults, Observer, Outcome, Received},
     client::{Frame, Session},
     clock::unix_now,
+    node::authority,
     publisher::{Published, Target, Via, micros_since, publish},
     report::{Latency, NodeReport, Pushes, Quantiles, Report, Run, by_name, latency},
     sign::Credentials,
@@ -175,14 +176,6 @@ fn make_plan(args: &ReplayArgs) -> Result<Plan> {
         "the run would take {seconds:.0} s: raise --rate or --seconds-max, or lower --bars"
     );
     Ok(plan)
-}
-
-/// `host:port` of a URL without a path.
-fn authority(url: &str, scheme: &str) -> Result<String> {
-    let rest = url.strip_prefix(scheme).with_context(|| format!("{url:?} does not begin with {scheme}"))?;
-    let rest = rest.trim_end_matches('/');
-    ensure!(rest.contains(':') && !rest.contains(['/', '?', '@']), "{url:?} is not {scheme}host:port");
-    Ok(rest.to_owned())
 }
 
 async fn subscribe_all(

@@ -1,10 +1,6 @@
-//! What a run found, as a table for people or one JSON object for programs. Prints, decides nothing.
+//! What a run found, as a table for people or one JSON object for programs. Decides nothing.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{self, Write as _},
-};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -123,16 +119,6 @@ pub fn by_name(faults: &Faults) -> BTreeMap<&'static str, u64> {
 }
 
 impl Report {
-    /// Writes the report to the standard output.
-    pub fn print(&self, as_json: bool) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if as_json {
-            serde_json::to_writer(&mut out, self)?;
-            return writeln!(out);
-        }
-        out.write_all(self.table().as_bytes())
-    }
-
     /// The report as people read it.
     pub fn table(&self) -> String {
         let mut out = String::new();

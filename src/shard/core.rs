@@ -24,8 +24,9 @@ use super::{socket::Socket, turn::Turn};
 
 /// Frames that one write carries at most (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
-/// The same while few wait: most writes are of one frame, and an array of places costs to make.
-const SLICES_FEW: usize = 16;
+/// The same while few or some wait: most writes are of one frame, and an array of places costs to make.
+const SLICES_FEW: usize = 8;
+const SLICES_SOME: usize = 96;
 /// Updates of subscriptions with a rate come at most this late.
 const DUE_STEP: Duration = Duration::from_millis(5);
 /// Bytes received at a time.
@@ -238,10 +239,10 @@ impl Core {
     fn visit(&self, id: SessionId, socket: &Socket) -> Visit {
         for _ in 0..WRITES_PER_VISIT {
             let sent = self.with_hub(|hub| {
-                if hub.waiting(id) <= SLICES_FEW {
-                    send::<SLICES_FEW>(hub, id, socket)
-                } else {
-                    send::<SLICES_MAX>(hub, id, socket)
+                match hub.waiting(id) {
+                    0..=SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
+                    0..=SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
+                    _ => send::<SLICES_MAX>(hub, id, socket),
                 }
             });
             let Some((sent, wanted)) = sent else { return Visit::Done };

@@ -8,6 +8,7 @@ pub mod server;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     future::Future,
     rc::Rc,
     sync::Arc,
@@ -65,10 +66,14 @@ pub async fn wait_for(what: &str, limit: Duration, is_true: impl Fn() -> bool) {
     }
 }
 
+/// What submitters were told, by the number that they pushed.
+type Outcomes = HashMap<u64, Result<RecordId, Refusal>>;
+
 /// A node's log and everything it has said.
 pub struct Node {
     pub log: Log,
     pub said: Rc<RefCell<Vec<LogEvent>>>,
+    outcomes: Rc<RefCell<Outcomes>>,
     pub counters: Arc<Counters>,
     paused: Rc<Cell<bool>>,
     reader: tokio::task::JoinHandle<()>,
@@ -91,18 +96,22 @@ impl Node {
         let counters = Arc::<Counters>::default();
         let (log, mut events) = Log::start(broker, settings, counters.clone());
         let said = Rc::<RefCell<Vec<LogEvent>>>::default();
+        let outcomes = Rc::<RefCell<Outcomes>>::default();
         let paused = Rc::<Cell<bool>>::default();
-        let (list, is_paused) = (said.clone(), paused.clone());
+        let (list, told, is_paused) = (said.clone(), outcomes.clone(), paused.clone());
         let reader = tokio::task::spawn_local(async move {
             loop {
                 while is_paused.get() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 let event = events.next().await;
+                if let LogEvent::Appended { to: AckTo::Submission { ticket, .. }, result } = &event {
+                    told.borrow_mut().entry(ticket.number).or_insert(*result);
+                }
                 list.borrow_mut().push(event);
             }
         });
-        Self { log, said, counters, paused, reader }
+        Self { log, said, outcomes, counters, paused, reader }
     }
 
     /// A node that has heard the retained log.
@@ -135,12 +144,7 @@ impl Node {
 
     /// What the submitter of `number` was told.
     pub fn told(&self, number: u64) -> Option<Result<RecordId, Refusal>> {
-        self.said.borrow().iter().find_map(|event| match event {
-            LogEvent::Appended { to: AckTo::Submission { ticket, .. }, result } if ticket.number == number => {
-                Some(*result)
-            }
-            _ => None,
-        })
+        self.outcomes.borrow().get(&number).copied()
     }
 
     /// Waits for what the submitter of `number` is told.

@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::watch,
 };
 
 #[derive(Default)]
@@ -19,7 +19,8 @@ struct State {
     server_port: AtomicU16,
     swallows: AtomicBool,
     stalls: AtomicBool,
-    cut: Notify,
+    /// How often everything was cut. A count and not an event: whoever is busy just then sees it a moment later.
+    cuts: watch::Sender<u64>,
 }
 
 pub struct Proxy {
@@ -39,10 +40,18 @@ impl Proxy {
             loop {
                 let (client, _) = listener.accept().await.expect("a client");
                 let state = shared.clone();
+                let mut cuts = state.cuts.subscribe();
                 tokio::spawn(async move {
                     let server_port = state.server_port.load(Ordering::Relaxed);
-                    if let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await {
-                        carry(client, server, state).await;
+                    let carrying = async {
+                        if let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await {
+                            carry(client, server, state).await;
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        _ = cuts.changed() => {}
+                        () = carrying => {}
                     }
                 });
             }
@@ -71,7 +80,7 @@ impl Proxy {
 
     /// Ends all connections.
     pub fn cut(&self) {
-        self.state.cut.notify_waiters();
+        self.state.cuts.send_modify(|cuts| *cuts += 1);
     }
 }
 
@@ -88,7 +97,6 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, state: Arc<State>) 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         tokio::select! {
-            () = state.cut.notified() => return,
             read = client.read(&mut up) => match read {
                 Ok(count) if count > 0 => if server.write_all(&up[..count]).await.is_err() { return },
                 _ => return,

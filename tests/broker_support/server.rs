@@ -38,45 +38,63 @@ impl RedisServer {
     }
 
     pub fn start_with(keeps: Keeps, more: &[&str]) -> Self {
-        let port = free_port();
-        let directory = std::env::temp_dir().join(format!("ws-redis-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("a directory");
-        let more = more.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Self { port, keeps, directory, child: None, more };
-        server.launch();
-        server
+        // Another process may take the port between our look and Redis's bind: then the next one is tried.
+        for _ in 0..10 {
+            let port = free_port();
+            let directory = std::env::temp_dir().join(format!("ws-redis-{}-{port}", std::process::id()));
+            std::fs::create_dir_all(&directory).expect("a directory");
+            let more = more.iter().map(|&argument| argument.to_owned()).collect();
+            let mut server = Self { port, keeps, directory, child: None, more };
+            if server.try_launch() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
     }
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Starts the process and waits until it takes connections. Nothing else happens in the test meanwhile.
-    #[expect(clippy::disallowed_methods, reason = "a test's thread may sleep")]
+    /// Starts the process again on its port, and waits until it takes connections.
     pub fn launch(&mut self) {
+        let is_back = (0..20).any(|_| self.try_launch());
+        assert!(is_back, "redis-server does not come back on port {}", self.port);
+    }
+
+    /// Whether the process runs and takes connections. Nothing else happens in the test meanwhile.
+    #[expect(clippy::disallowed_methods, reason = "a test's thread may sleep")]
+    fn try_launch(&mut self) -> bool {
         let aof = if self.keeps == Keeps::Everything { "yes" } else { "no" };
-        let port = self.port.to_string();
         let child = Command::new("redis-server")
-            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", aof])
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", aof])
             .args(["--appendfsync", "always", "--dir"])
             .arg(&self.directory)
             .args(&self.more)
             .stdout(Stdio::null())
             .spawn();
-        self.child = Some(child.expect("redis-server starts"));
-        for _ in 0..500 {
-            if self.try_cli(&["PING"]).is_some_and(|pong| pong == "PONG") {
-                return;
+        let child = self.child.insert(child.expect("redis-server starts"));
+        // The one that answers must be ours: a port that somebody else took is answered by a stranger.
+        let own = format!("process_id:{}\r\n", child.id());
+        for _ in 0..1000 {
+            let is_over = self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+            if is_over {
+                break;
+            }
+            if self.try_cli(&["INFO", "server"]).is_some_and(|info| info.contains(&own)) {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("redis-server on port {port} does not answer");
+        self.kill();
+        false
     }
 
     /// Ends the process with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("killed");
+            // One that has ended by itself cannot be killed.
+            let _ = child.kill();
             child.wait().expect("waited for");
         }
     }

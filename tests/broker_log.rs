@@ -66,6 +66,7 @@ fn lost_replies_neither_lose_nor_duplicate() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         wait_for("all told", WAIT, || a.acknowledged().len() == 100).await;
+        wait_for("all heard", WAIT, || a.heard_count() >= 100).await;
         assert_eq!(a.heard(), (0..100).collect::<Vec<_>>());
     });
 }
@@ -110,6 +111,7 @@ fn a_queue_that_is_away_refuses_when_the_wait_is_over_and_says_down_and_up() {
         a.until("up", |event| *event == LogEvent::Up).await;
         a.push("t", 3).expect("taken");
         assert!(a.outcome(3).await.is_ok());
+        wait_for("it heard", WAIT, || a.heard_count() > 0).await;
         assert_eq!(a.heard(), [3]);
     });
 }

@@ -74,6 +74,7 @@ pub struct Node {
     pub log: Log,
     pub said: Rc<RefCell<Vec<LogEvent>>>,
     outcomes: Rc<RefCell<Outcomes>>,
+    heard_count: Rc<Cell<usize>>,
     pub counters: Arc<Counters>,
     paused: Rc<Cell<bool>>,
     reader: tokio::task::JoinHandle<()>,
@@ -97,21 +98,25 @@ impl Node {
         let (log, mut events) = Log::start(broker, settings, counters.clone());
         let said = Rc::<RefCell<Vec<LogEvent>>>::default();
         let outcomes = Rc::<RefCell<Outcomes>>::default();
-        let paused = Rc::<Cell<bool>>::default();
-        let (list, told, is_paused) = (said.clone(), outcomes.clone(), paused.clone());
+        let (heard_count, paused) = (Rc::<Cell<usize>>::default(), Rc::<Cell<bool>>::default());
+        let (list, told, is_paused, heard) = (said.clone(), outcomes.clone(), paused.clone(), heard_count.clone());
         let reader = tokio::task::spawn_local(async move {
             loop {
                 while is_paused.get() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 let event = events.next().await;
-                if let LogEvent::Appended { to: AckTo::Submission { ticket, .. }, result } = &event {
-                    told.borrow_mut().entry(ticket.number).or_insert(*result);
+                match &event {
+                    LogEvent::Appended { to: AckTo::Submission { ticket, .. }, result } => {
+                        told.borrow_mut().entry(ticket.number).or_insert(*result);
+                    }
+                    LogEvent::Heard { .. } => heard.set(heard.get() + 1),
+                    _ => {}
                 }
                 list.borrow_mut().push(event);
             }
         });
-        Self { log, said, outcomes, counters, paused, reader }
+        Self { log, said, outcomes, heard_count, counters, paused, reader }
     }
 
     /// A node that has heard the retained log.
@@ -166,6 +171,11 @@ impl Node {
     /// The payloads that were heard live, in order.
     pub fn heard(&self) -> Vec<u64> {
         self.heard_as(false)
+    }
+
+    /// How many records were heard, from the retained log or live.
+    pub fn heard_count(&self) -> usize {
+        self.heard_count.get()
     }
 
     /// The payloads that were heard, from the retained log or live.

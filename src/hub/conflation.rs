@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Delivery, Hub,
+    Delivery, EXPRESS_FAN_OUT_MAX, Hub,
     encoded::Encoded,
     outbox::{Frame, ValueOf},
     session::{Membership, Millis, Standing},
@@ -251,6 +251,7 @@ impl Hub {
         members.due = now_ms + Millis::from(members.interval_ms);
         let mut live = std::mem::take(&mut members.live);
         let bytes_max = self.settings.limits.writing.write_bytes_max;
+        let express = live.len() <= EXPRESS_FAN_OUT_MAX;
         let (mut place, mut queued) = (0, 0);
         while let Some(&subscriber) = live.get(place) {
             let session = &self.sessions[subscriber.slot as usize];
@@ -260,7 +261,7 @@ impl Hub {
             }
             let is_current = !session.blocked && self.bring(subscriber, bytes_max) == Progress::Current;
             if is_current {
-                self.mark_dirty(subscriber.slot, true);
+                self.mark_dirty(subscriber.slot, express);
                 (place, queued) = (place + 1, queued + 1);
             } else {
                 // The rest is brought, or its hole found, when its socket takes bytes.

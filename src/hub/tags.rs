@@ -178,11 +178,11 @@ impl LocalTag {
     /// grew and shrank by.
     pub fn remember(&mut self, published: &Arc<Published>, kept_bytes_max: usize) -> (usize, usize) {
         self.number = self.number.wrapping_add(1);
-        let is_owed = !self.behind.is_empty() || self.has_rates();
-        if !is_owed && self.class == DeliveryClass::Lossless {
-            self.newest = None;
+        if self.class == DeliveryClass::Lossless && self.behind.is_empty() && !self.has_rates() {
+            (self.newest, self.encoded) = (None, None);
             return (0, self.kept.clear());
         }
+        let is_owed = !self.behind.is_empty() || self.streams.iter().any(|stream| stream.armed);
         self.newest = Some(published.clone());
         let grown = if published.keep { self.kept.push(self.number, published) } else { 0 };
         let shrunk =

@@ -182,6 +182,17 @@ pub struct HttpLimits {
     pub online_page_max: usize,
 }
 
+/// Compression of messages (permessage-deflate).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompressionLimits {
+    /// Whether it is agreed on with clients that offer it.
+    pub deflate: bool,
+    /// From 1 (fast) to 9 (small).
+    pub deflate_level: u32,
+    /// Messages below this go plain, in bytes.
+    pub deflate_bytes_min: usize,
+}
+
 /// All bounds together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -197,6 +208,8 @@ pub struct Limits {
     pub queue: QueueLimits,
     /// The HTTP API.
     pub http: HttpLimits,
+    /// Compression of messages.
+    pub compression: CompressionLimits,
 }
 
 impl WritingLimits {
@@ -319,6 +332,12 @@ impl Default for HttpLimits {
             batch_lines_max: 1000,
             online_page_max: 1000,
         }
+    }
+}
+
+impl Default for CompressionLimits {
+    fn default() -> Self {
+        Self { deflate: true, deflate_level: 3, deflate_bytes_min: 256 }
     }
 }
 

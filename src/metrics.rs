@@ -57,6 +57,14 @@ counters! {
     Writes => "ws_writes_total", "", "Writes to sockets; frames per write is ws_frames_total over this.";
     /// Sockets that took no more.
     WritesBlocked => "ws_writes_blocked_total", "", "Writes that the kernel took only in part or not at all.";
+    /// Messages compressed.
+    DeflateCompressions => "ws_deflate_compressions_total", "", "Messages compressed: once a core and window, not once a recipient.";
+    /// Their bytes before.
+    DeflatePlainBytes => "ws_deflate_bytes_total", r#"stage="plain""#, "Bytes of the messages that were compressed, before and after; what did not get smaller counts as plain in both.";
+    /// Their bytes afterwards.
+    DeflateCompressedBytes => "ws_deflate_bytes_total", r#"stage="compressed""#, "Bytes of the messages that were compressed, before and after; what did not get smaller counts as plain in both.";
+    /// Compressed messages read.
+    Inflations => "ws_deflate_inflations_total", "", "Compressed messages read.";
     /// Bytes in outboxes (gauge).
     OutboxBytes => "ws_outbox_bytes", "", "Bytes that wait for sockets.";
     /// Frames dropped with a connection that was closed as too slow.

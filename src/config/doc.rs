@@ -93,6 +93,8 @@ current value, with `merged`, when its socket takes bytes again. | | |
 | `access` | `\"public\"` | `\"public\"`, `\"private\"`, `\"own\"` | Who may subscribe: every user; only whom a back-end subscribes; the user whose uid is \
 what follows the prefix. | | |
 | `max_hz` | `0` | 0 to 1000 | Updates a second at most, always ending on the newest; 0 is every one. | Values are old. | No bound. |
+| `deflate` | `true` | | Whether publications are compressed for connections that have agreed on permessage-deflate. Off where it does not \
+pay: payloads that are compressed already, or noise. | | |
 ";
 
 /// The whole page.

@@ -177,6 +177,22 @@ static NODE: &[Section] = &[
         ],
     },
     Section {
+        title: "Compression",
+        limits: false,
+        keys: &[
+            Key::word("deflate", "`true`, `false`", |c| &mut c.limits.compression.deflate).is(
+                "Whether permessage-deflate is agreed on with clients that offer it. A broadcast is compressed once a core, not once a \
+                 recipient. A rule of `[[tags]]` can leave tags out.",
+            ),
+            Key::number("deflate_level", Unit::Of("level"), 1, 9, |c| &mut c.limits.compression.deflate_level)
+                .is("How hard the compressor tries.")
+                .extremes("Messages of some hundred bytes get a third longer than they need be.", "More time on every core for hardly a byte."),
+            Key::number("deflate_bytes_min", Unit::Bytes, 0, 1 << 20, |c| &mut c.limits.compression.deflate_bytes_min)
+                .is("Messages below this are sent plain. So is what does not get smaller.")
+                .extremes("Time on every core for a few bytes of a packet.", "Nothing is compressed."),
+        ],
+    },
+    Section {
         title: "Queue",
         limits: false,
         keys: &[

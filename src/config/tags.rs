@@ -32,7 +32,7 @@ pub(super) fn apply(config: &mut Config, tables: Vec<Table>) -> Result<(), Confi
             let reason = format!("is never reached: {:?} at {} matches first", first.pattern, at.of("tags"));
             return Err(ConfigError::bad_value(&table.path("match"), &rule.pattern, &source, reason));
         }
-        table.finish("match, class, history, dedup, access, max_hz")?;
+        table.finish("match, class, history, dedup, access, max_hz, deflate")?;
         rules.push((rule, source));
     }
     config.tags = TagRules::new(rules.into_iter().map(|(rule, _)| rule).collect());
@@ -49,6 +49,7 @@ fn read(table: &mut Table, tag_table_bytes_max: usize) -> Result<TagRule, Config
     }
     value(table, "dedup", &Kind::Word(""), &mut rule.dedup)?;
     value(table, "max_hz", &HZ, &mut rule.hz_max)?;
+    value(table, "deflate", &Kind::Word(""), &mut rule.deflate)?;
     Ok(rule)
 }
 

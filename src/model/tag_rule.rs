@@ -42,7 +42,7 @@ impl Default for History {
 }
 
 /// One rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagRule {
     /// A whole tag, or a prefix when it ends in `*`.
     pub pattern: Box<str>,
@@ -56,6 +56,22 @@ pub struct TagRule {
     pub access: Access,
     /// At most so many updates a second; 0: every one.
     pub hz_max: u32,
+    /// Whether its publications are compressed for connections that have agreed on it.
+    pub deflate: bool,
+}
+
+impl Default for TagRule {
+    fn default() -> Self {
+        Self {
+            pattern: "".into(),
+            class: DeliveryClass::default(),
+            history: History::default(),
+            dedup: false,
+            access: Access::default(),
+            hz_max: 0,
+            deflate: true,
+        }
+    }
 }
 
 impl TagRule {

@@ -28,6 +28,7 @@ history = { count = 7, age_s = 60, bytes = "1KiB" }
 dedup = true
 access = "public"
 max_hz = 5
+deflate = false
 [[tags]]
 match = "user.*"
 access = "own"
@@ -45,6 +46,7 @@ fn a_full_file_is_read() {
     let rule = loaded.config.tags.find("kline.BTC.1m");
     assert_eq!((rule.class, rule.dedup, rule.hz_max), (DeliveryClass::Latest, true, 5));
     assert_eq!((rule.history.count_max, rule.history.bytes_max), (7, 1024));
+    assert!(!rule.deflate && loaded.config.tags.find("other").deflate);
     assert_eq!(rule.history.age_max, Duration::from_secs(60));
     assert_eq!(loaded.config.tags.find("user.bob").access, Access::Own);
     assert_eq!(loaded.config.tags.find("other").access, Access::Public);

@@ -40,6 +40,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("tags_per_connection", "256"),
     ("audience_max", "10000"),
     ("push_bytes_max", "1MiB"),
+    // 10: deflate
+    ("deflate", "true"),
+    ("deflate_level", "3"),
+    ("deflate_bytes_min", "256B"),
     // 13-15: writing
     ("outbox_bytes_max", "1MiB"),
     ("outbox_frames_max", "1024"),

@@ -80,6 +80,7 @@ fn deliver_to_subscribers(bencher: Bencher, subscribers: usize) {
             device: None,
             tag_patterns: None,
             expires: None,
+            deflate: None,
         });
         hub.follow(id, &published.tag, None).expect("it may");
         hub.followed(id, &published.pid, &published.tag, FollowStart::Empty);

@@ -1,7 +1,7 @@
 //! The product's own accept loop, handshake, decoder and writer with an echo behind them, for the Autobahn suite.
 //!
 //! `echo --port 9001 [--driver uring|epoll]`. No authentication, no greeting; its limits are raised, because the suite
-//! sends messages of 16 MiB and 65,536 fragments.
+//! sends messages of 16 MiB and 65,536 fragments. Compresses whatever it echoes to who has agreed on that.
 
 use std::{net::IpAddr, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
 
@@ -13,11 +13,7 @@ use ws_cluster::{
     limits::Limits,
     metrics::Counters,
     model::{Boot, Pid, Role, SessionId, TagRules, network::Networks},
-    protocol::{
-        decoder::Message,
-        frame::{self, OpCode},
-        handshake::Upgrade,
-    },
+    protocol::{decoder::Message, frame::OpCode, handshake::Upgrade},
     shard::{self, Admission, Admitted, Core, Hangup, Service, Verdict},
 };
 
@@ -45,6 +41,7 @@ impl Service for Echo {
             device: None,
             tag_patterns: None,
             expires: None,
+            deflate: None,
         };
         Verdict::Admit(Box::new(Admitted { session, peer: () }))
     }
@@ -60,12 +57,12 @@ impl Service for Echo {
     fn opened(&self, _: &Rc<Core>, (): &mut (), _: SessionId) {}
 
     fn message(&self, core: &Rc<Core>, (): &mut (), id: SessionId, message: Message<'_>) -> Result<(), Hangup> {
-        let echoed = match message {
-            Message::Text(text) => frame::encode(OpCode::Text, text.as_bytes()),
-            Message::Binary(bytes) => frame::encode(OpCode::Binary, bytes),
+        let (opcode, payload) = match message {
+            Message::Text(text) => (OpCode::Text, text.as_bytes()),
+            Message::Binary(bytes) => (OpCode::Binary, bytes),
             _ => return Ok(()),
         };
-        core.with_hub(|hub| hub.send(id, echoed.into()));
+        core.with_hub(|hub| hub.send_message(id, opcode, payload));
         Ok(())
     }
 
@@ -94,6 +91,7 @@ fn limits() -> Limits {
     limits.writing.outbox_frames_max = 1 << 20;
     limits.writing.write_timeout = Duration::from_secs(60);
     limits.opening.connections_per_address = 0;
+    limits.compression.deflate_bytes_min = 0;
     limits
 }
 

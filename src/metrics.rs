@@ -57,6 +57,8 @@ counters! {
     Writes => "ws_writes_total", "", "Writes to sockets; frames per write is ws_frames_total over this.";
     /// Sockets that took no more.
     WritesBlocked => "ws_writes_blocked_total", "", "Writes that the kernel took only in part or not at all.";
+    /// Open connections with permessage-deflate (gauge).
+    DeflateConnections => "ws_deflate_connections", "", "Open connections that have agreed on permessage-deflate.";
     /// Messages compressed.
     DeflateCompressions => "ws_deflate_compressions_total", "", "Messages compressed: once a core and window, not once a recipient.";
     /// Their bytes before.

@@ -2,8 +2,9 @@
 //! gets every kept publication, and can tell what was merged away.
 //!
 //! Method: seeded lists of operations against one hub: publications to a few tags of each class, some kept; sockets
-//! that take nothing, a little or all; time; subscriptions that come, go and change their rate. Every frame that a
-//! socket took is read and held against the tag's true list. `WS_SEED=n` replays one seed.
+//! that take nothing, a little or all; time; subscriptions that come, go and change their rate; some clients have agreed
+//! on compression. Every frame that a socket took is read and held against the tag's true list. `WS_SEED=n` replays one
+//! seed.
 
 use std::{collections::BTreeMap, io::IoSlice, sync::Arc};
 
@@ -15,18 +16,19 @@ use ws_cluster::{
         Boot, FollowStart, Pid, Published, RecordId, Role, SessionId, Tag, TagRules,
         tag_rule::{DeliveryClass, TagRule},
     },
+    protocol::deflate::{Inflater, negotiate},
 };
 
 const SEEDS: u64 = 120;
 const STEPS: usize = 600;
 const TAGS: usize = 4;
 
-/// Tags 0 and 1 are `latest`, 2 is `lossless`, 3 `lossless` with a rate of 5.
+/// Tags 0 and 1 are `latest`, 2 is `lossless`, 3 `lossless` with a rate of 5; 1 is not compressed.
 fn rules() -> TagRules {
     let rule = |pattern: &str, class, hz_max| TagRule { pattern: pattern.into(), class, hz_max, ..TagRule::default() };
     TagRules::new(vec![
         rule("t0", DeliveryClass::Latest, 0),
-        rule("t1", DeliveryClass::Latest, 0),
+        TagRule { deflate: false, ..rule("t1", DeliveryClass::Latest, 0) },
         rule("t3", DeliveryClass::Lossless, 5),
     ])
 }
@@ -49,6 +51,7 @@ struct Client {
     bytes: Vec<u8>,
     tags: BTreeMap<usize, Held>,
     stalled: bool,
+    deflates: bool,
 }
 
 struct World {
@@ -59,16 +62,19 @@ struct World {
     /// Of each tag, in order.
     truth: Vec<Vec<Arc<Published>>>,
     clients: BTreeMap<SessionId, Client>,
+    inflater: Inflater,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let counters = Arc::<Counters>::default();
+        let mut limits = Limits::default();
+        limits.compression.deflate_bytes_min = 150;
         let settings = HubSettings {
             node: 1,
             boot: Boot(1),
             core: 0,
-            limits: Arc::new(Limits::default()),
+            limits: Arc::new(limits),
             rules: rules(),
             outboxes_bytes_max: usize::MAX,
         };
@@ -79,6 +85,7 @@ impl World {
             now: 0,
             truth: vec![Vec::new(); TAGS],
             clients: BTreeMap::new(),
+            inflater: Inflater::default(),
         }
     }
 
@@ -108,6 +115,8 @@ impl World {
     }
 
     fn open(&mut self) {
+        let offers = ["", "permessage-deflate", "permessage-deflate; server_max_window_bits=8"];
+        let deflate = negotiate(offers[self.random.usize(..3)]).map(|agreement| agreement.deflate);
         let id = self.hub.open(NewSession {
             pid: Pid::new("p").expect("a pid"),
             role: Role::User,
@@ -115,8 +124,9 @@ impl World {
             device: None,
             tag_patterns: None,
             expires: None,
+            deflate,
         });
-        self.clients.insert(id, Client::default());
+        self.clients.insert(id, Client { deflates: deflate.is_some(), ..Client::default() });
     }
 
     fn close(&mut self) {
@@ -213,9 +223,11 @@ impl World {
     /// Reads the whole frames that a client has got.
     fn read(&mut self, id: SessionId) {
         let client = self.clients.get_mut(&id).expect("it is open");
-        while let Some((message, used)) = message(&client.bytes) {
+        while let Some((message, used)) = message(&client.bytes, &mut self.inflater) {
+            let is_compressed = client.bytes[0] == COMPRESSED_TEXT;
             client.bytes.drain(..used);
             let number: usize = message["tag"].as_str().expect("a tag")[1..].parse().expect("a number");
+            assert!(!is_compressed || (client.deflates && number != 1), "compressed, t{number}: {client:?}");
             let Some(held) = client.tags.get_mut(&number) else { continue };
             let id: RecordId = message["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
             let place = id.seq as usize;
@@ -263,15 +275,21 @@ impl World {
     }
 }
 
+const TEXT: u8 = 0x81;
+const COMPRESSED_TEXT: u8 = 0xc1;
+
 /// The first whole frame's JSON and the bytes it took.
-fn message(bytes: &[u8]) -> Option<(serde_json::Value, usize)> {
+fn message(bytes: &[u8], inflater: &mut Inflater) -> Option<(serde_json::Value, usize)> {
     let (head, length) = match bytes {
-        [0x81, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([*high, *low]))),
-        [0x81, length, ..] if *length < 126 => (2, usize::from(*length)),
-        [] | [0x81] | [0x81, ..] => return None,
+        [TEXT | COMPRESSED_TEXT, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([*high, *low]))),
+        [TEXT | COMPRESSED_TEXT, length, ..] if *length < 126 => (2, usize::from(*length)),
+        [] | [TEXT | COMPRESSED_TEXT, ..] => return None,
         other => panic!("no text frame: {:?}", &other[..other.len().min(20)]),
     };
-    let text = bytes.get(head..head + length)?;
+    let mut text = bytes.get(head..head + length)?;
+    if bytes[0] == COMPRESSED_TEXT {
+        text = inflater.inflate(text, 1 << 16).expect("a compressed message");
+    }
     Some((serde_json::from_slice(text).expect("JSON"), head + length))
 }
 
@@ -279,10 +297,13 @@ fn message(bytes: &[u8]) -> Option<(serde_json::Value, usize)> {
 fn everybody_ends_on_the_newest_and_knows_what_was_merged() {
     let one: Option<u64> = std::env::var("WS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = one.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let mut compressed = 0;
     for seed in seeds {
         eprintln!("WS_SEED={seed}");
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         world.finish();
+        compressed += world.counters.get(Count::DeflateCompressions);
     }
+    assert!(one.is_some() || compressed > SEEDS, "only {compressed} were compressed");
 }

@@ -100,6 +100,7 @@ impl World {
             device: naive.device.as_deref().map(Into::into),
             tag_patterns: None,
             expires: None,
+            deflate: None,
         };
         let id = self.hub.open(new);
         assert!(self.sessions.insert(id, naive).is_none(), "an id is used once");

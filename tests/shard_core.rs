@@ -33,7 +33,8 @@ impl Service for Broadcast {
     fn judge(&self, _: &Core, upgrade: &Upgrade, _: IpAddr) -> Verdict<()> {
         let uid = upgrade.path.trim_start_matches('/').into();
         let pid = self.pid.clone();
-        let session = NewSession { pid, role: Role::User, uid, device: None, tag_patterns: None, expires: None };
+        let session =
+            NewSession { pid, role: Role::User, uid, device: None, tag_patterns: None, expires: None, deflate: None };
         Verdict::Admit(Box::new(Admitted { session, peer: () }))
     }
 

@@ -10,7 +10,7 @@ use crate::{
     protocol::message,
 };
 
-use super::{Delivery, EXPRESS_FAN_OUT_MAX, Hub, session::Session, text_frame};
+use super::{Delivery, EXPRESS_FAN_OUT_MAX, Hub, session::Session};
 
 /// The parts of an audience that are asked of each candidate.
 struct Filter<'a> {
@@ -38,14 +38,11 @@ impl Hub {
         if matched.is_empty() {
             return delivery;
         }
-        let mut text = std::mem::take(&mut self.scratch);
-        text.clear();
-        message::push(&mut text, push.affair_id.as_deref(), &push.payload);
-        let frame = text_frame(&text);
-        self.scratch = text;
+        let mut encoded = self.encode(true, |text| message::push(text, push.affair_id.as_deref(), &push.payload));
         let express = matched.len() <= EXPRESS_FAN_OUT_MAX;
         for id in matched {
-            self.enqueue(id.slot, &frame, express, &mut delivery);
+            let frame = self.frame_for(id.slot, &mut encoded);
+            self.enqueue(id.slot, frame, express, &mut delivery);
         }
         debug_assert_eq!(delivery.matched, delivery.queued + delivery.evicted, "each match has one outcome");
         delivery

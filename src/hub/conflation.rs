@@ -16,10 +16,10 @@ use crate::{
 
 use super::{
     Delivery, EXPRESS_FAN_OUT_MAX, Hub,
-    encoded::Encoded,
     outbox::{Frame, ValueOf},
     session::{Membership, Millis, Standing},
     tags::Subscriber,
+    text_frame,
 };
 
 /// How far a subscription was brought up to date.
@@ -124,7 +124,7 @@ impl Hub {
                 self.catch_up(subscriber);
                 continue;
             }
-            match self.bring(subscriber, bytes_max) {
+            match self.bring(subscriber, bytes_max, false) {
                 Progress::Current => {
                     self.catch_up(subscriber);
                     self.sessions[slot as usize].behind_cursor = membership + 1;
@@ -138,8 +138,8 @@ impl Hub {
         }
     }
 
-    /// Queues what a subscription is owed, until about `bytes_max` wait.
-    fn bring(&mut self, subscriber: Subscriber, bytes_max: usize) -> Progress {
+    /// Queues what a subscription is owed, until about `bytes_max` wait; `together` says that others are brought the same.
+    fn bring(&mut self, subscriber: Subscriber, bytes_max: usize, together: bool) -> Progress {
         let Membership { tag, seen, gap, again, .. } = self.membership_of(subscriber);
         if self.tags.get(tag).kept.has_lost_after(seen) {
             return Progress::Hole;
@@ -148,7 +148,7 @@ impl Hub {
             self.membership_mut(subscriber).gap = false;
             let mut text = Vec::new();
             message::gap(&mut text, &self.tags.get(tag).name);
-            let frame = Encoded::text(&text).frame();
+            let frame = text_frame(&text);
             self.outboxes_bytes += frame.len();
             self.sessions[subscriber.slot as usize].outbox.push(frame);
         }
@@ -169,10 +169,10 @@ impl Hub {
                 (membership.again, membership.gap) = (false, false);
                 let mut text = Vec::new();
                 message::publication(&mut text, &published, message::Arrival::Snapshot { gap });
-                Encoded::text(&text).frame()
+                text_frame(&text)
             } else {
                 self.counters.add(Count::Merged, u64::from(merged));
-                self.encode_merged(value, &published)
+                self.encode_merged(subscriber.slot, value, &published, together)
             };
             self.membership_mut(subscriber).seen = number;
             self.outboxes_bytes += frame.len();
@@ -181,16 +181,21 @@ impl Hub {
         Progress::Current
     }
 
-    /// A value's frame; those who have missed the same share it.
-    fn encode_merged(&mut self, value: ValueOf, published: &Published) -> Frame {
+    /// A value's frame for a session; those who have missed the same share it.
+    ///
+    /// Who catches up has mostly missed what nobody else has: only from the second one on, or for a whole stream
+    /// (`together`), is it compressed.
+    fn encode_merged(&mut self, slot: u32, value: ValueOf, published: &Published, together: bool) -> Frame {
         let ValueOf { tag, number, merged, .. } = value;
-        if let Some((of, stands_for, encoded)) = &self.tags.get(tag).encoded
-            && (*of, *stands_for) == (number, merged)
-        {
-            return encoded.frame();
-        }
-        let encoded = self.encode(|text| message::publication(text, published, message::Arrival::Live { merged }));
-        let frame = encoded.frame();
+        let local = self.tags.get_mut(tag);
+        let known = local.encoded.take().filter(|(of, stands_for, _)| (*of, *stands_for) == (number, merged));
+        let (may_deflate, is_shared) = (local.deflate, together || known.is_some());
+        let live = message::Arrival::Live { merged };
+        let (_, _, mut encoded) = known.unwrap_or_else(|| {
+            let encoded = self.encode(may_deflate, |text| message::publication(text, published, live));
+            (number, merged, encoded)
+        });
+        let frame = if is_shared { self.frame_for(slot, &mut encoded) } else { encoded.plain() };
         self.tags.get_mut(tag).encoded = Some((number, merged, encoded));
         frame
     }
@@ -259,7 +264,7 @@ impl Hub {
                 place += 1;
                 continue;
             }
-            let is_current = !session.blocked && self.bring(subscriber, bytes_max) == Progress::Current;
+            let is_current = !session.blocked && self.bring(subscriber, bytes_max, true) == Progress::Current;
             if is_current {
                 self.mark_dirty(subscriber.slot, express);
                 (place, queued) = (place + 1, queued + 1);
@@ -326,6 +331,9 @@ impl Hub {
                 self.sessions.iter_mut().for_each(|(_, session)| session.outbox.settle(tag));
             }
             let local = self.tags.get_mut(tag);
+            if std::mem::replace(&mut local.deflate, rule.deflate) != rule.deflate {
+                local.encoded = None;
+            }
             if local.hz_max == rule.hz_max {
                 continue;
             }

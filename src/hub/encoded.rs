@@ -1,25 +1,87 @@
-//! One message, encoded once for all the connections of a core that get it.
+//! One message, encoded once for all the connections of a core that get it: plain, and compressed where that was agreed.
 //!
-//! Invariant: however many get it, its bytes are made once; each takes a counted reference.
+//! Invariants: however many get it, its bytes are made once, and compressed once for each window in use; each takes a
+//! counted reference. What compressing does not make smaller goes plain to everyone.
 
-use crate::protocol::{frame, frame::OpCode};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::{
+    limits::CompressionLimits,
+    metrics::{Count, Counters},
+    protocol::{
+        deflate::{Deflate, Deflater, Window},
+        frame,
+        frame::OpCode,
+    },
+};
 
 use super::outbox::Frame;
 
-/// A text message as frames.
+/// A message as frames.
 #[derive(Clone, Debug)]
 pub(super) struct Encoded {
+    opcode: OpCode,
     plain: Frame,
+    /// The payload is at the end of `plain`.
+    payload_bytes: usize,
+    may_deflate: bool,
+    /// The frame for each window that somebody wanted; the plain one if compressing gained nothing.
+    deflated: SmallVec<[(Window, Frame); 1]>,
+}
+
+/// What a core compresses with.
+#[derive(Debug)]
+pub(super) struct Compressor {
+    deflater: Deflater,
+    bytes_min: usize,
+    counters: Arc<Counters>,
 }
 
 impl Encoded {
-    /// Encodes `text`.
-    pub fn text(text: &[u8]) -> Self {
-        Self { plain: frame::encode(OpCode::Text, text).into() }
+    /// Encodes `payload`; only with `may_deflate` is it ever compressed.
+    pub fn new(opcode: OpCode, payload: &[u8], may_deflate: bool) -> Self {
+        Self {
+            opcode,
+            plain: frame::encode(opcode, payload).into(),
+            payload_bytes: payload.len(),
+            may_deflate,
+            deflated: SmallVec::new(),
+        }
     }
 
-    /// The frame.
-    pub fn frame(&self) -> Frame {
+    /// The frame without compression.
+    pub fn plain(&self) -> Frame {
         self.plain.clone()
+    }
+
+    /// The frame for a connection with this agreement.
+    pub fn frame(&mut self, agreed: Option<Deflate>, compressor: &mut Compressor) -> Frame {
+        let worth = self.may_deflate && self.payload_bytes >= compressor.bytes_min;
+        let window = agreed.filter(|_| worth).and_then(|deflate| Window::of(deflate, self.payload_bytes));
+        let Some(window) = window else { return self.plain() };
+        if let Some((_, frame)) = self.deflated.iter().find(|(made, _)| *made == window) {
+            return frame.clone();
+        }
+        let payload = &self.plain[self.plain.len() - self.payload_bytes..];
+        let frame = compressor.compress(self.opcode, payload, window).unwrap_or_else(|| self.plain.clone());
+        self.deflated.push((window, frame.clone()));
+        frame
+    }
+}
+
+impl Compressor {
+    pub fn new(limits: &CompressionLimits, counters: Arc<Counters>) -> Self {
+        Self { deflater: Deflater::new(limits.deflate_level), bytes_min: limits.deflate_bytes_min, counters }
+    }
+
+    fn compress(&mut self, opcode: OpCode, payload: &[u8], window: Window) -> Option<Frame> {
+        let frame = self.deflater.frame(opcode, payload, window);
+        let compressed_bytes = frame.as_ref().map_or(payload.len(), |frame| frame.len());
+        self.counters.inc(Count::DeflateCompressions);
+        self.counters.add(Count::DeflatePlainBytes, payload.len() as u64);
+        self.counters.add(Count::DeflateCompressedBytes, compressed_bytes as u64);
+        frame.map(Frame::from)
     }
 }

@@ -42,6 +42,7 @@ use crate::{
     model::{Boot, ClientId, NodeId, Pid, Role, SessionId, Tag, TagRules},
     protocol::{frame, frame::OpCode},
 };
+use encoded::{Compressor, Encoded};
 use index::Projects;
 
 /// Fan-outs to at most so many connections go before larger ones.
@@ -122,6 +123,7 @@ pub struct Hub {
     now: Decis,
     now_ms: Millis,
     scratch: Vec<u8>,
+    compressor: Compressor,
 }
 
 impl Hub {
@@ -129,6 +131,7 @@ impl Hub {
     pub fn new(settings: HubSettings, counters: Arc<Counters>) -> Self {
         Self {
             rules: settings.rules.clone(),
+            compressor: Compressor::new(&settings.limits.compression, counters.clone()),
             settings,
             counters,
             sessions: Slab::new(),
@@ -155,7 +158,7 @@ impl Hub {
 
     /// Takes a connection in.
     pub fn open(&mut self, new: NewSession) -> SessionId {
-        let (pid, role) = (new.pid.clone(), new.role);
+        let (pid, role, deflate) = (new.pid.clone(), new.role, new.deflate);
         let project = self.projects.intern(&pid);
         let entry = self.sessions.vacant_entry();
         let slot = entry.key();
@@ -169,6 +172,7 @@ impl Hub {
             session.member_place = self.projects.add(project, slot, &session.uid);
         }
         self.counters.inc(gauge_of(role));
+        self.counters.add(Count::DeflateConnections, deflate.is_some().into());
         SessionId { core: self.settings.core, slot, generation }
     }
 
@@ -190,6 +194,7 @@ impl Hub {
         self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
         self.counters.add(Count::DroppedClosed, session.outbox.len() as u64);
         self.counters.sub(gauge_of(session.role), 1);
+        self.counters.sub(Count::DeflateConnections, session.deflate.is_some().into());
         Some(Closed { role: session.role, pid, uid: session.uid, unfollowed })
     }
 
@@ -242,12 +247,21 @@ impl Hub {
     pub fn send(&mut self, id: SessionId, frame: Frame) -> Delivery {
         let mut delivery = Delivery::default();
         if self.session(id).is_some_and(Session::is_open) {
-            self.enqueue(id.slot, &frame, true, &mut delivery);
+            self.enqueue(id.slot, frame, true, &mut delivery);
         }
         delivery
     }
 
-    /// Queues a text message for one session.
+    /// Queues a message for one session, compressed if it has agreed on that and it is worth it.
+    pub fn send_message(&mut self, id: SessionId, opcode: OpCode, payload: &[u8]) -> Delivery {
+        if self.session(id).is_none() {
+            return Delivery::default();
+        }
+        let frame = self.frame_for(id.slot, &mut Encoded::new(opcode, payload, true));
+        self.send(id, frame)
+    }
+
+    /// Queues a text message for one session, plain: an answer is short, and nobody shares its frame.
     pub fn send_text(&mut self, id: SessionId, text: &[u8]) -> Delivery {
         self.send(id, text_frame(text))
     }
@@ -361,16 +375,22 @@ impl Hub {
         self.session(id).is_none_or(|session| session.outbox.is_empty())
     }
 
-    fn enqueue(&mut self, slot: u32, frame: &Frame, express: bool, delivery: &mut Delivery) {
+    /// The frame of a message for one of those who get it.
+    fn frame_for(&mut self, slot: u32, encoded: &mut Encoded) -> Frame {
+        encoded.frame(self.sessions[slot as usize].deflate, &mut self.compressor)
+    }
+
+    fn enqueue(&mut self, slot: u32, frame: Frame, express: bool, delivery: &mut Delivery) {
         delivery.matched += 1;
         let limits = &self.settings.limits.writing;
         // Over the core's share of memory everybody keeps a sixteenth of the bound, so that only the slow are cut.
         let crowded = self.outboxes_bytes + frame.len() > self.settings.outboxes_bytes_max;
         let bytes_max = if crowded { limits.outbox_bytes_max / 16 } else { limits.outbox_bytes_max };
         let session = &mut self.sessions[slot as usize];
-        match session.outbox.offer(frame.clone(), bytes_max, limits.outbox_frames_max) {
+        let bytes = frame.len();
+        match session.outbox.offer(frame, bytes_max, limits.outbox_frames_max) {
             Ok(()) => {
-                self.outboxes_bytes += frame.len();
+                self.outboxes_bytes += bytes;
                 delivery.queued += 1;
                 self.mark_dirty(slot, express);
             }

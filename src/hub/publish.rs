@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     model::{Published, Tag},
-    protocol::message,
+    protocol::{frame::OpCode, message},
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     outbox::{Frame, ValueOf},
     session::Standing,
     tags::{Subscriber, VALUES_AHEAD_MAX},
+    text_frame,
 };
 
 /// What waits for a connection that keeps up, while the core's outboxes are over their bound together.
@@ -59,41 +60,44 @@ impl Hub {
         let Some(known) = known else { return delivery };
         let mut text = Vec::new();
         message::gap(&mut text, tag);
-        let frame = Encoded::text(&text).frame();
+        let frame = text_frame(&text);
         let subscribers: Vec<Subscriber> = self.tags.get(known).subscribers().collect();
         for subscriber in subscribers {
             if self.membership_of(subscriber).standing == Standing::Behind {
                 self.membership_mut(subscriber).gap = true;
                 (delivery.matched, delivery.merged) = (delivery.matched + 1, delivery.merged + 1);
             } else if self.sessions[subscriber.slot as usize].is_open() {
-                self.enqueue(subscriber.slot, &frame, true, &mut delivery);
+                self.enqueue(subscriber.slot, frame.clone(), true, &mut delivery);
             }
         }
         delivery
     }
 
-    pub(super) fn encode(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Encoded {
+    /// Encodes the text that `write` appends to its argument.
+    pub(super) fn encode(&mut self, may_deflate: bool, write: impl FnOnce(&mut Vec<u8>)) -> Encoded {
         let mut text = std::mem::take(&mut self.scratch);
         text.clear();
         write(&mut text);
-        let encoded = Encoded::text(&text);
+        let encoded = Encoded::new(OpCode::Text, &text, may_deflate);
         self.scratch = text;
         encoded
     }
 
-    fn encode_live(&mut self, published: &Published) -> Encoded {
-        self.encode(|text| message::publication(text, published, message::Arrival::Live { merged: 0 }))
+    fn encode_live(&mut self, tag: u32, published: &Published) -> Encoded {
+        let may_deflate = self.tags.get(tag).deflate;
+        self.encode(may_deflate, |text| message::publication(text, published, message::Arrival::Live { merged: 0 }))
     }
 
     /// To those who get every publication in order.
     fn publish_frames(&mut self, tag: u32, published: &Published, delivery: &mut Delivery) {
         let live = std::mem::take(&mut self.tags.get_mut(tag).streams[0].live);
         if !live.is_empty() {
-            let frame = self.encode_live(published).frame();
+            let mut encoded = self.encode_live(tag, published);
             let express = live.len() <= EXPRESS_FAN_OUT_MAX;
             for subscriber in &live {
                 if self.sessions[subscriber.slot as usize].is_open() {
-                    self.enqueue(subscriber.slot, &frame, express, delivery);
+                    let frame = self.frame_for(subscriber.slot, &mut encoded);
+                    self.enqueue(subscriber.slot, frame, express, delivery);
                 }
             }
         }
@@ -107,7 +111,7 @@ impl Hub {
         let number = local.number;
         let mut live = std::mem::take(&mut local.streams[0].live);
         if !live.is_empty() {
-            let frame = self.encode_live(published).frame();
+            let mut encoded = self.encode_live(tag, published);
             let express = live.len() <= EXPRESS_FAN_OUT_MAX;
             let mut place = 0;
             while let Some(&subscriber) = live.get(place) {
@@ -121,7 +125,8 @@ impl Hub {
                 }
                 if session.is_open() {
                     let value = ValueOf { tag, number, merged: 0, firm: false };
-                    self.enqueue_value(subscriber.slot, frame.clone(), value, express);
+                    let frame = self.frame_for(subscriber.slot, &mut encoded);
+                    self.enqueue_value(subscriber.slot, frame, value, express);
                     (delivery.matched, delivery.queued) = (delivery.matched + 1, delivery.queued + 1);
                 }
                 place += 1;

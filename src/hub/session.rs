@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
-use crate::model::{Pid, Role};
+use crate::{
+    model::{Pid, Role},
+    protocol::deflate::Deflate,
+};
 
 use super::outbox::Outbox;
 
@@ -27,6 +30,8 @@ pub struct NewSession {
     pub tag_patterns: Option<Rc<[Box<str>]>>,
     /// When its token ends.
     pub expires: Option<Decis>,
+    /// What was agreed on about compression, if anything; the shard fills it in.
+    pub deflate: Option<Deflate>,
 }
 
 /// Where in its life a connection is.
@@ -107,6 +112,7 @@ pub struct Session {
     /// Since when a fragmented message is incomplete.
     pub(super) assembling_since: Option<Decis>,
     pub(super) expires: Option<Decis>,
+    pub(super) deflate: Option<Deflate>,
 }
 
 impl Session {
@@ -134,6 +140,7 @@ impl Session {
             stuck_since: None,
             assembling_since: None,
             expires: new.expires,
+            deflate: new.deflate,
         }
     }
 
@@ -160,6 +167,11 @@ impl Session {
     /// How many tags it is subscribed to.
     pub fn tag_count(&self) -> usize {
         self.tags.len()
+    }
+
+    /// What was agreed on about compression, if anything.
+    pub fn deflate(&self) -> Option<Deflate> {
+        self.deflate
     }
 
     /// Where in its life it is.

@@ -68,6 +68,8 @@ pub(super) struct LocalTag {
     pub class: DeliveryClass,
     /// The rule's rate; 0: every publication.
     pub hz_max: u32,
+    /// The rule's word on compression.
+    pub deflate: bool,
     /// Counts the publications heard here; wraps.
     pub number: u32,
     /// The newest publication, while some subscription may get it later.
@@ -121,6 +123,7 @@ impl Tags {
             name: name.clone(),
             class: rule.class,
             hz_max: rule.hz_max,
+            deflate: rule.deflate,
             number: 0,
             newest: None,
             kept: Kept::default(),

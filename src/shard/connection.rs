@@ -1,4 +1,4 @@
-//! One connection from its 101 to its end: receive, decode, pace, hand to the service.
+//! One connection from its 101 to its end: receive, decode, inflate, pace, hand to the service.
 //!
 //! Invariants: at most `turn_bytes_max` bytes and `turn_frames_max` frames are handled before others get their turn;
 //! a panic ends this connection and no other; behind a close frame nothing is decoded.
@@ -64,9 +64,11 @@ pub async fn serve<S: Service>(
     peer: S::Peer,
     rest: Vec<u8>,
 ) {
-    let role = core.with_hub(|hub| hub.session(id).map_or(Role::User, |session| session.role()));
+    let known = core.with_hub(|hub| hub.session(id).map(|session| (session.role(), session.deflate())));
+    let (role, deflate) = known.unwrap_or((Role::User, None));
     let frames = &core.limits().frames;
-    let decoder = Decoder::new(service.message_bytes_max(&core, role), frames.fragments_max);
+    let bytes_max = service.message_bytes_max(&core, role);
+    let decoder = Decoder::new(bytes_max, frames.fragments_max).with_deflate(deflate.is_some());
     let throttle = Throttle::new(rates(&core, role), clock::now());
     let mut reader = Reader { core, service, socket, id, peer, decoder, throttle, rest };
     if AssertUnwindSafe(reader.run()).catch_unwind().await.is_err() {
@@ -160,6 +162,9 @@ impl<S: Service> Reader<S> {
 
     /// Decodes and hands on; what is not handled goes into `rest`.
     fn handle(&mut self, input: &mut [u8]) -> Turn {
+        let core = self.core.clone();
+        let mut inflater = core.inflater.borrow_mut();
+        let bytes_max = self.decoder.message_bytes_max();
         let mut at = 0;
         for _ in 0..self.core.limits().frames.turn_frames_max {
             let (used, message) = match self.decoder.feed(&mut input[at..]) {
@@ -169,8 +174,20 @@ impl<S: Service> Reader<S> {
             at += used;
             let Some(message) = message else { return Turn::Idle };
             self.core.counters().inc(Count::FramesIn);
-            let sent =
-                if matches!(message, Message::Text(_) | Message::Binary(_)) { Sent::Message } else { Sent::Control };
+            let (message, grown) = match message {
+                Message::Deflated(deflated) => match inflater.open(deflated, bytes_max) {
+                    Ok(message) => {
+                        self.core.counters().inc(Count::Inflations);
+                        (message, message.data_bytes().saturating_sub(deflated.data.len()))
+                    }
+                    Err(error) => return self.broken(error.close_code(), error.reason()),
+                },
+                message => (message, 0),
+            };
+            let sent = match message {
+                Message::Text(_) | Message::Binary(_) => Sent::Message { grown },
+                _ => Sent::Control,
+            };
             let pace = self.throttle.sent(sent, clock::now());
             if pace == Pace::TooFast {
                 return Turn::Close(self.too_fast());

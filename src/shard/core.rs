@@ -18,6 +18,7 @@ use crate::{
     limits::Limits,
     metrics::{Count, Counters},
     model::SessionId,
+    protocol::deflate::Inflater,
 };
 
 use super::{socket::Socket, turn::Turn};
@@ -44,6 +45,8 @@ pub struct Core {
     started: Instant,
     /// Every connection receives into it, one at a time.
     pub(super) receive: RefCell<Box<[u8]>>,
+    /// Every connection's compressed messages go through it, one at a time.
+    pub(super) inflater: RefCell<Inflater>,
     turn: Turn,
     walker: RefCell<Option<Waker>>,
     /// Who sends updates when they are due, while none is.
@@ -73,6 +76,7 @@ impl Core {
             sockets: RefCell::default(),
             started: clock::now(),
             receive: RefCell::new(vec![0; RECEIVE_BYTES].into()),
+            inflater: RefCell::default(),
             turn: Turn::new()?,
             walker: RefCell::default(),
             timekeeper: RefCell::default(),

@@ -17,7 +17,7 @@ use crate::{
     clock,
     metrics::Count,
     protocol::{
-        frame,
+        deflate, frame,
         handshake::{self, HandshakeError, HeadReader, Parsed, Upgrade},
     },
 };
@@ -153,12 +153,16 @@ impl<S: Service> Opening<S> {
 
     fn admit(self, admitted: Admitted<S::Peer>, upgrade: &Upgrade, rest: Vec<u8>) {
         let Self { core, service, socket, permits, .. } = self;
-        let Admitted { session, mut peer } = admitted;
+        let Admitted { mut session, mut peer } = admitted;
+        let offers = upgrade.extensions.as_deref().filter(|_| core.limits().compression.deflate);
+        let agreement = offers.and_then(deflate::negotiate);
+        session.deflate = agreement.as_ref().map(|agreement| agreement.deflate);
+        let answer = handshake::accept_response(&upgrade.key, agreement.as_ref().map(|agreed| agreed.answer.as_str()));
         let id = core.with_hub(|hub| hub.open(session));
         let socket = Rc::new(socket);
         core.attach(id, socket.clone());
         core.counters().inc(Count::HandshakesAccepted);
-        core.with_hub(|hub| hub.send_first(id, handshake::accept_response(&upgrade.key, None).into()));
+        core.with_hub(|hub| hub.send_first(id, answer.into()));
         service.opened(&core, &mut peer, id);
         monoio::spawn(async move {
             connection::serve(core, service, socket, id, peer, rest).await;

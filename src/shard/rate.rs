@@ -78,7 +78,10 @@ pub enum Pace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// Text or binary.
-    Message,
+    Message {
+        /// Bytes that it has more than what was received of it: it was compressed.
+        grown: usize,
+    },
     /// Ping, pong or close.
     Control,
 }
@@ -97,14 +100,15 @@ impl Throttle {
 
     /// Books received bytes.
     pub fn received(&mut self, bytes: usize, now: Instant) -> Pace {
-        let wait = self.bytes.take(u32::try_from(bytes).unwrap_or(u32::MAX), now);
+        let wait = self.bytes.take(narrow(bytes), now);
         self.pace(wait)
     }
 
     /// Books a message or a control frame.
     pub fn sent(&mut self, sent: Sent, now: Instant) -> Pace {
         let wait = match sent {
-            Sent::Message => self.messages.take(1, now),
+            Sent::Message { grown: 0 } => self.messages.take(1, now),
+            Sent::Message { grown } => self.messages.take(1, now).max(self.bytes.take(narrow(grown), now)),
             Sent::Control => self.control.take(1, now),
         };
         self.pace(wait)
@@ -122,9 +126,15 @@ impl Throttle {
     }
 }
 
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MESSAGE: Sent = Sent::Message { grown: 0 };
 
     fn throttle(now: Instant) -> Throttle {
         let pause_max = Duration::from_secs(1);
@@ -143,11 +153,11 @@ mod tests {
         let mut now = crate::clock::now();
         let mut throttle = throttle(now);
         for _ in 0..100 {
-            assert_eq!(throttle.sent(Sent::Message, now), Pace::Go);
+            assert_eq!(throttle.sent(MESSAGE, now), Pace::Go);
         }
         let mut passed = 0;
         loop {
-            match throttle.sent(Sent::Message, now) {
+            match throttle.sent(MESSAGE, now) {
                 Pace::Go => {}
                 Pace::Wait(wait) => now += wait,
                 Pace::TooFast => break,
@@ -163,8 +173,25 @@ mod tests {
         let mut now = crate::clock::now();
         let mut throttle = throttle(now);
         for _ in 0..10_000 {
-            assert_eq!(throttle.sent(Sent::Message, now), Pace::Go);
+            assert_eq!(throttle.sent(MESSAGE, now), Pace::Go);
             now += Duration::from_millis(20);
         }
+    }
+
+    #[test]
+    fn what_a_message_grows_by_is_paid_for_as_bytes() {
+        let now = crate::clock::now();
+        let rates = Rates {
+            messages_per_second: 1000,
+            messages_burst: 1000,
+            control_per_second: 20,
+            bytes_per_second: 1000,
+            pause_max: Duration::from_secs(60),
+        };
+        let mut throttle = Throttle::new(rates, now);
+        assert_eq!(throttle.received(400, now), Pace::Go);
+        assert_eq!(throttle.sent(Sent::Message { grown: 600 }, now), Pace::Go);
+        assert_eq!(throttle.sent(Sent::Message { grown: 500 }, now), Pace::Wait(Duration::from_millis(500)));
+        assert_eq!(throttle.received(500, now), Pace::Wait(Duration::from_secs(1)));
     }
 }

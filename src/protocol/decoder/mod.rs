@@ -130,6 +130,11 @@ impl Decoder {
         fed
     }
 
+    /// The bound of a message, in bytes.
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max as usize
+    }
+
     /// Whether a frame or a message has begun and not ended: the caller's deadline for it runs.
     pub fn mid_message(&self) -> bool {
         !self.ended && self.assembly.as_ref().is_some_and(|assembly| assembly.is_underway())
@@ -196,6 +201,17 @@ fn may_be_sent(code: u16) -> bool {
 
 fn utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8)
+}
+
+impl Message<'_> {
+    /// Bytes of a text or binary message; 0 of what is no such message, or is not inflated.
+    pub fn data_bytes(&self) -> usize {
+        match self {
+            Message::Text(text) => text.len(),
+            Message::Binary(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
 }
 
 impl DecodeError {

@@ -151,6 +151,7 @@ fn session_of(core: &Core, identity: Identity) -> NewSession {
         device: identity.device,
         tag_patterns: identity.tag_patterns.map(Into::into),
         expires: identity.expires_unix.map(|expires| end_of(core, expires)),
+        deflate: None,
     }
 }
 

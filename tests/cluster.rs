@@ -34,6 +34,7 @@ mod blackbox {
     mod connection;
     mod control;
     mod credentials;
+    mod deflate;
     mod frames;
     mod handshake;
     mod latest;

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 
 import websockets
 from websockets.asyncio.client import connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 PID, SECRET = "502", "a-secret-for-the-smoke-test"
 PATIENCE = 10
@@ -63,8 +64,8 @@ async def receive(client):
     return json.loads(await asyncio.wait_for(client.recv(), PATIENCE))
 
 
-async def greeted(node, uid, kind=1, **more):
-    client = await connect(connect_url(node, uid, kind, **more), max_size=2**21)
+async def greeted(node, uid, kind=1, compression="deflate", **more):
+    client = await connect(connect_url(node, uid, kind, **more), max_size=2**21, compression=compression)
     greeting = await receive(client)
     assert greeting["type"] == "connect" and greeting["code"] == 1, greeting
     return client, greeting["payload"]["client_id"]
@@ -147,6 +148,39 @@ async def test_fragments_and_large_messages(node):
     assert status == 200
     assert (await receive(client))["payload"] == large
     await client.close()
+
+
+async def test_deflate_with_every_window(node):
+    for bits in range(8, 16):
+        # zlib makes no window of 8 bits, so a client has none for what it sends.
+        offer = ClientPerMessageDeflateFactory(server_max_window_bits=bits, client_max_window_bits=max(bits, 9))
+        url = connect_url(node, f"zip{bits}", tags=f"zipped.{bits}")
+        client = await connect(url, max_size=2**21, compression=None, extensions=[offer])
+        agreed = client.protocol.extensions
+        assert len(agreed) == 1 and agreed[0].name == "permessage-deflate", agreed
+        assert agreed[0].remote_no_context_takeover and agreed[0].local_no_context_takeover, agreed
+        assert agreed[0].remote_max_window_bits == bits, agreed
+        assert (await receive(client))["type"] == "connect"
+        await client.send(json.dumps({"type": "heart", "ack_id": "h", "pad": "漢字" * 3000}))
+        while (answer := await receive(client)).get("type") != "heart":
+            pass
+        assert answer["ack_id"] == "h", answer
+        # Shorter and longer than each window, with much that repeats at every distance.
+        for length in (10, 300, 5_000, 120_000):
+            data = [f"{number * number % 9973}:{number % 61}" for number in range(length // 8)]
+            for body in ({"tags": [f"zipped.{bits}"], "data": data}, {"uids": [f"zip{bits}"], "data": data}):
+                status, _ = await push(node, body)
+                assert status == 200
+                assert (await receive(client))["payload"] == data, f"{bits} bits, {length} bytes"
+        await client.close()
+        assert client.close_code == 1000, client.close_code
+
+
+async def test_deflate_is_agreed_on_only_where_it_is_offered(node):
+    for compression, names in (("deflate", ["permessage-deflate"]), (None, [])):
+        client, _ = await greeted(node, "zip", compression=compression)
+        assert [extension.name for extension in client.protocol.extensions] == names
+        await client.close()
 
 
 async def test_errors_keep_their_shape(node):

@@ -116,6 +116,9 @@ dedup = true
 match = "latest.*"
 class = "latest"
 [[tags]]
+match = "plain.*"
+deflate = false
+[[tags]]
 match = "rated.*"
 max_hz = 5
 [[tags]]

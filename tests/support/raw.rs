@@ -81,9 +81,14 @@ pub fn whole(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The request of a handshake with everything it needs.
 pub fn upgrade_request(target: &str, host: &str) -> String {
+    upgrade_with(target, host, "")
+}
+
+/// The same with more headers, each with its line's end.
+fn upgrade_with(target: &str, host: &str, headers: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
     )
 }
 
@@ -108,10 +113,25 @@ impl Raw {
 
     /// The same, with bytes that follow the request at once.
     pub async fn upgrade_and(node: &Node, target: &str, behind: &[u8]) -> Self {
-        let mut stream = TcpStream::connect(node.ws).await.expect("a connection");
         let mut request = upgrade_request(target, &node.ws.to_string()).into_bytes();
         request.extend_from_slice(behind);
-        stream.write_all(&request).await.expect("the request is sent");
+        Self::request(node, &request).await.0
+    }
+
+    /// Connects with these `Sec-WebSocket-Extensions` and takes the greeting; what the server has agreed on.
+    pub async fn offering(node: &Node, connect: &Connect<'_>, offers: &str) -> (Self, Option<String>) {
+        let headers = format!("Sec-WebSocket-Extensions: {offers}\r\n");
+        let request = upgrade_with(&connect.target(), &node.ws.to_string(), &headers);
+        let (mut raw, head) = Self::request(node, request.as_bytes()).await;
+        assert_eq!(raw.frame().await.opcode, opcode::TEXT, "the greeting");
+        let agreed = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "));
+        (raw, agreed.map(str::to_owned))
+    }
+
+    /// Sends a request and reads its 101.
+    async fn request(node: &Node, request: &[u8]) -> (Self, String) {
+        let mut stream = TcpStream::connect(node.ws).await.expect("a connection");
+        stream.write_all(request).await.expect("the request is sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(PATIENCE, stream.read_u8()).await.expect("a head").expect("a whole head"));
@@ -120,7 +140,7 @@ impl Raw {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         // The answer to the key of RFC 6455, 1.3.
         assert!(head.to_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-        Self { stream }
+        (Self { stream }, head)
     }
 
     /// Sends bytes as they are.

@@ -26,8 +26,8 @@ test: ## every test; installs what they need (redis-server, python3-venv, strace
 faults: ## the fault scenarios at full length (20 s each)
 	@WS_FAULTS_SECONDS=20 .ci/test faults
 
-autobahn: ## the whole Autobahn suite against examples/echo (needs Python 2.7)
-	@tests/autobahn/run
+autobahn: ## the whole Autobahn suite against examples/echo (needs Python 2.7; a quarter of an hour)
+	@tests/autobahn/run --deflate
 
 ci: ## what CI runs: format, lints, documentation, floors, every test
 	@.ci/run

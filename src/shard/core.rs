@@ -243,8 +243,8 @@ impl Core {
     fn visit(&self, id: SessionId, socket: &Socket) -> Visit {
         for _ in 0..WRITES_PER_VISIT {
             let sent = self.with_hub(|hub| match hub.waiting(id) {
-                0..=SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
-                0..=SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
+                waiting if waiting <= SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
+                waiting if waiting <= SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
                 _ => send::<SLICES_MAX>(hub, id, socket),
             });
             let Some((sent, wanted)) = sent else { return Visit::Done };

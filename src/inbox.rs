@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    fmt,
     pin::Pin,
     rc::Rc,
     sync::{Arc, PoisonError},
@@ -135,10 +136,21 @@ struct Waiting {
     questions: HashMap<u64, Question>,
 }
 
-#[derive(Debug)]
 enum Question {
     Open(Option<Waker>),
     Answered(Reply),
+    /// Carried out with the answer as soon as that is here.
+    Then(Box<dyn FnOnce(Reply)>),
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Open(_) => f.write_str("Open"),
+            Question::Answered(reply) => f.debug_tuple("Answered").field(reply).finish(),
+            Question::Then(_) => f.write_str("Then"),
+        }
+    }
 }
 
 impl ExchangeLink {
@@ -172,6 +184,21 @@ impl ExchangeLink {
 
     /// Asks the exchange at once; the answer is awaited apart.
     pub fn begin(&self, question: impl FnOnce(Ticket) -> FromCore) -> Result<Pending, Refusal> {
+        let number = self.pose(question, Question::Open(None))?;
+        Ok(Pending { waiting: self.waiting.clone(), number })
+    }
+
+    /// Asks the exchange; `then` gets the answer when its turn comes among all that the exchange says to this core, so
+    /// that it is in order with publications.
+    pub fn ask_then(
+        &self,
+        question: impl FnOnce(Ticket) -> FromCore,
+        then: impl FnOnce(Reply) + 'static,
+    ) -> Result<(), Refusal> {
+        self.pose(question, Question::Then(Box::new(then))).map(drop)
+    }
+
+    fn pose(&self, question: impl FnOnce(Ticket) -> FromCore, waits: Question) -> Result<u64, Refusal> {
         let number = {
             let mut waiting = self.waiting.borrow_mut();
             waiting.next += 1;
@@ -179,15 +206,21 @@ impl ExchangeLink {
         };
         self.offer(question(Ticket { core: self.core, number }))?;
         // The answer comes through this core's own inbox, so it cannot be here before this.
-        self.waiting.borrow_mut().questions.insert(number, Question::Open(None));
-        Ok(Pending { waiting: self.waiting.clone(), number })
+        self.waiting.borrow_mut().questions.insert(number, waits);
+        Ok(number)
     }
 
     /// Hands an answer to the question that waits for it.
     pub fn answer(&self, ticket: Ticket, reply: Reply) {
-        let mut waiting = self.waiting.borrow_mut();
-        let Some(question) = waiting.questions.get_mut(&ticket.number) else { return };
-        if let Question::Open(Some(waker)) = std::mem::replace(question, Question::Answered(reply)) {
+        let question = self.waiting.borrow_mut().questions.remove(&ticket.number);
+        let waker = match question {
+            None => return,
+            Some(Question::Then(then)) => return then(reply),
+            Some(Question::Open(waker)) => waker,
+            Some(Question::Answered(_)) => None,
+        };
+        self.waiting.borrow_mut().questions.insert(ticket.number, Question::Answered(reply));
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

@@ -366,6 +366,10 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const WIRE_BATCH_BYTES_MAX: usize = 64 << 20;
 /// An `affair_id` or `idempotency_key`, in bytes.
 pub const AFFAIR_ID_BYTES_MAX: usize = 256;
+/// Questions of one user's connection about what it holds (`crc`) that wait for the exchange; beyond: refused.
+pub const CHECKS_WAITING_MAX: usize = 4;
+/// Payloads that one such question has summed up, in bytes; the first one whatever it has, further ones are denied.
+pub const CHECKED_BYTES_MAX: usize = 1 << 20;
 /// A token (JWT), in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4 << 10;
 /// Parameters of a query or form.

@@ -31,6 +31,7 @@ macro_rules! on_one_node {
 mod blackbox {
     mod audience;
     mod bytes;
+    mod checks;
     mod connection;
     mod control;
     mod credentials;

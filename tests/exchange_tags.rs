@@ -48,6 +48,29 @@ fn a_subscriber_gets_the_last_value_and_then_each_publication_on_its_core_only()
 }
 
 #[test]
+fn the_last_values_of_many_tags_are_told_at_one_instant_between_the_publications() {
+    let mut cluster = Cluster::new(1);
+    cluster.follow(0, session(0), "a", None);
+    let first = cluster.publish(0, publication("a", "1", None));
+    let ticket = cluster.ticket();
+    let tags = ["none", "a", "a"].map(tag).to_vec();
+    cluster.core(0, FromCore::TagValues { ticket, pid: pid("p"), tags });
+    let second = cluster.publish(0, publication("a", "2", None));
+    let got: Vec<ToCore> = cluster.take(0).into_iter().map(|(_, got)| got).collect();
+    let [ToCore::Publication(one), ToCore::Reply { reply: Reply::Values(values), .. }, ToCore::Publication(two)] =
+        got.as_slice()
+    else {
+        panic!("{got:?}")
+    };
+    assert_eq!((one.id, two.id), (first, second));
+    let ids: Vec<_> = values.iter().map(|value| value.as_ref().map(|published| published.id)).collect();
+    assert_eq!(ids, [None, Some(first), Some(first)]);
+    let ticket = cluster.ticket();
+    cluster.core(0, FromCore::TagValues { ticket, pid: pid("another"), tags: vec![tag("a")] });
+    assert!(matches!(cluster.reply(0, ticket), Some(Reply::Values(values)) if values == [None]));
+}
+
+#[test]
 fn the_stream_follows_the_start_in_the_same_inbox() {
     let mut cluster = Cluster::new(1);
     cluster.publish(0, publication("t", "1", None));

@@ -46,6 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bytes", &["*"]),
     ("chrono", &["clock"]),
     ("clap", &["config", "main"]),
+    ("crc32fast", &["protocol"]),
     ("data_encoding", &["protocol", "http", "config", "node", "main"]),
     ("flate2", &["protocol"]),
     ("futures_util", &["inbox", "broker", "shard", "http", "admin", "node"]),

@@ -140,8 +140,8 @@ fn a_tag_shows_its_last_value_and_history() {
     for path in ["/v1/tags/gold:x/y", "/v1/tags/gold%3Ax%2Fy"] {
         let answer = fixture.get(path, &[]);
         assert_eq!(answer.status, 200, "{}", answer.body);
-        let one = r#"{"id":"a-1","prev":"","payload":1e999}"#;
-        let two = r#"{"id":"a-2","prev":"a-1","payload":[ 2 ]}"#;
+        let one = r#"{"id":"a-1","prev":"","crc":748731063,"payload":1e999}"#;
+        let two = r#"{"id":"a-2","prev":"a-1","crc":2388827884,"payload":[ 2 ]}"#;
         let payload = format!(r#"{{"tag":"gold:x/y","last":{two},"history":[{one},{two}]}}"#);
         assert_eq!(answer.body, format!(r#"{{"code":1,"msg":"success","payload":{payload}}}"#));
     }

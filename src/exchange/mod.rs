@@ -227,6 +227,10 @@ impl Exchange {
                 let rule = self.rules.tags.find(&tag);
                 reply(out, ticket, Reply::Tag(self.tags.history(&pid, &tag, rule, now)));
             }
+            FromCore::TagValues { ticket, pid, tags } => {
+                let values = tags.iter().map(|tag| self.tags.last(&pid, tag).cloned());
+                reply(out, ticket, Reply::Values(values.collect()));
+            }
             FromCore::Online { ticket, pid, uids, after, limit } => {
                 self.ask_online(ticket, (pid, uids, after, limit), now, out);
             }

@@ -166,6 +166,11 @@ impl TagTable {
         entry.ring.iter().cloned().collect()
     }
 
+    /// The tag's last value.
+    pub(super) fn last(&self, pid: &Pid, tag: &Tag) -> Option<&Arc<Published>> {
+        self.entries.get(self.slot(pid, tag)? as usize)?.as_ref()?.ring.last()
+    }
+
     /// The log lost records of `shard` of `shards` (none: of all): of each tag there only the last value is good,
     /// and nothing follows on it. Calls `tell` for each that is followed.
     pub(super) fn lost(&mut self, shard: Option<u16>, shards: u16, mut tell: impl FnMut(&Pid, &Tag, Cores)) {

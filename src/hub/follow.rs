@@ -202,6 +202,11 @@ impl Hub {
         &mut self.sessions[subscriber.slot as usize].tags[subscriber.membership as usize]
     }
 
+    /// Whether a session is subscribed to a tag, or about to be.
+    pub fn follows(&self, id: SessionId, tag: &Tag) -> bool {
+        self.membership(id, tag).is_some()
+    }
+
     /// Whether a session's token lets it subscribe to a tag.
     pub fn token_admits(session: &Session, tag: &str) -> bool {
         session.tag_patterns().is_none_or(|patterns| patterns.iter().any(|pattern| pattern_matches(pattern, tag)))

@@ -176,6 +176,15 @@ pub enum FromCore {
         /// The tag.
         tag: Tag,
     },
+    /// The last values of some tags, at one instant; answered with [`Reply::Values`].
+    TagValues {
+        /// Who waits.
+        ticket: Ticket,
+        /// The project.
+        pid: Pid,
+        /// The tags.
+        tags: Vec<Tag>,
+    },
     /// Who is online in the whole cluster; answered with [`Reply::Online`].
     Online {
         /// Who waits.
@@ -198,6 +207,8 @@ pub enum Reply {
     Submitted(Vec<Result<RecordId, Refusal>>),
     /// The tag's publications, oldest first, the last value included; empty if it has none.
     Tag(Vec<Arc<Published>>),
+    /// For each tag, in order, its last value if it has one.
+    Values(Vec<Option<Arc<Published>>>),
     /// Connections sorted by uid, at most the limit's users, and whether there are more users.
     Online {
         /// The connections.

@@ -21,6 +21,7 @@ pub mod json;
 pub mod command;
 pub mod push;
 
+pub mod crc;
 pub mod message;
 
 pub mod wire;

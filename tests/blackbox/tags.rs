@@ -257,11 +257,11 @@ async fn the_tag_api_tells_last_and_history(cluster: Cluster) {
     let state = cluster.a().api().get("/v1/tags/told", &[]).await.payload();
     let expected = json!({
         "tag": "told",
-        "last": {"id": ids[2], "prev": ids[1], "payload": 2},
+        "last": {"id": ids[2], "prev": ids[1], "crc": 0x1ad5_be0d, "payload": 2},
         "history": [
-            {"id": ids[0], "prev": "", "payload": 0},
-            {"id": ids[1], "prev": ids[0], "payload": 1},
-            {"id": ids[2], "prev": ids[1], "payload": 2},
+            {"id": ids[0], "prev": "", "crc": 0xf4db_df21_u32, "payload": 0},
+            {"id": ids[1], "prev": ids[0], "crc": 0x83dc_efb7_u32, "payload": 1},
+            {"id": ids[2], "prev": ids[1], "crc": 0x1ad5_be0d, "payload": 2},
         ],
     });
     assert_eq!(state, expected);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     http::message::{error_json, json_string},
     model::{Published, RecordId, record::OnlineConnection},
+    protocol::crc,
 };
 
 /// `{"id":…}`, and a warning when the payload is above the guidance.
@@ -30,7 +31,7 @@ pub(super) fn line(result: Result<String, (&str, &str)>) -> String {
     }
 }
 
-/// `{"tag","last","history"}`; `history` is oldest first with the last value included. Nothing without a value.
+/// `{"tag","last","history"}`, each publication with the check sum of its payload; `history` is oldest first with the last value included. Nothing without a value.
 pub(super) fn tag<P: AsRef<Published>>(tag: &str, history: &[P]) -> Option<Vec<u8>> {
     let last = history.last()?;
     let mut text = format!(r#"{{"tag":{},"last":"#, json_string(tag)).into_bytes();
@@ -51,8 +52,8 @@ fn publication(text: &mut Vec<u8>, published: &Published) {
     if let Some(prev) = published.prev {
         let _ = write!(head, "{prev}");
     }
+    let _ = write!(head, r#"","crc":{},"payload":"#, crc::of(&published.payload));
     text.extend_from_slice(head.as_bytes());
-    text.extend_from_slice(br#"","payload":"#);
     text.extend_from_slice(&published.payload);
     text.push(b'}');
 }
@@ -137,7 +138,7 @@ mod tests {
         let text = String::from_utf8(tag("kline.x", &history).expect("a value")).expect("text");
         assert_eq!(
             text,
-            r#"{"tag":"kline.x","last":{"id":"a-2","prev":"a-1","payload":[ 1 ]},"history":[{"id":"a-1","prev":"","payload":{"a": 1e400}},{"id":"a-2","prev":"a-1","payload":[ 1 ]}]}"#
+            r#"{"tag":"kline.x","last":{"id":"a-2","prev":"a-1","crc":2351177909,"payload":[ 1 ]},"history":[{"id":"a-1","prev":"","crc":2370567136,"payload":{"a": 1e400}},{"id":"a-2","prev":"a-1","crc":2351177909,"payload":[ 1 ]}]}"#
         );
         assert_eq!(tag::<Arc<Published>>("kline.x", &[]), None);
     }

@@ -131,6 +131,25 @@ fn more_tags_than_a_connection_may_have_are_denied() {
 }
 
 #[test]
+fn a_check_is_of_tags_in_every_form_of_a_list() {
+    let tags = |text: &str| match user(text) {
+        UserCommand::Crc { tags, denied } if denied.is_empty() => tags,
+        other => panic!("{text}: {other:?}"),
+    };
+    let expected = [Tag::new("a").unwrap(), Tag::new("b").unwrap()];
+    for list in [r#"["a","b"]"#, r#""a, b""#, r#"["a",{"tag":"b","since":"1-2"}]"#] {
+        assert_eq!(tags(&format!(r#"{{"type":"crc","tags":{list}}}"#)), expected, "{list}");
+    }
+    let names: Vec<String> = (0..300).map(|n| format!("t{n}")).collect();
+    let UserCommand::Crc { tags, denied } = user(&format!(r#"{{"type":"crc","tags":"no tag,{}"}}"#, names.join(",")))
+    else {
+        panic!()
+    };
+    assert_eq!((tags.len(), denied.len()), (256, 45));
+    assert_eq!((denied[0].err, denied[1].err), ("bad_tag", "too_many_tags"));
+}
+
+#[test]
 fn each_mistake_of_a_user_has_its_word() {
     for (text, err) in [
         ("", "bad_json"),
@@ -152,6 +171,8 @@ fn each_mistake_of_a_user_has_its_word() {
         (r#"{"type":"subscribe","tags":[{"tag":"a","max_hz":-1}]}"#, "bad_field"),
         (r#"{"type":"unsubscribe","tags":[]}"#, "bad_field"),
         (r#"{"type":"unsubscribe","tags":{}}"#, "bad_field"),
+        (r#"{"type":"crc"}"#, "bad_field"),
+        (r#"{"type":"crc","tags":[]}"#, "bad_field"),
         (r#"{"type":"refresh"}"#, "bad_field"),
         (r#"{"timeout_ms":"5"}"#, "bad_field"),
         (r#"{"timeout_ms":-5}"#, "bad_field"),

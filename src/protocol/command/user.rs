@@ -32,6 +32,13 @@ pub enum UserCommand<'a> {
         /// Which. Names that cannot be tags are left out: nobody is subscribed to them.
         tags: Vec<Tag>,
     },
+    /// Wants the check sums of tags' last values.
+    Crc {
+        /// Of which tags, in order.
+        tags: Vec<Tag>,
+        /// Those that cannot be tags, or are too many: denied already.
+        denied: Vec<DeniedTag>,
+    },
     /// Asks the project's back-ends.
     Request {
         /// Names the request.
@@ -105,6 +112,7 @@ fn command<'a>(envelope: &Envelope<'a>, limits: &FrameLimits) -> Result<UserComm
         Some("heart") => Ok(UserCommand::Heart),
         Some("subscribe") => subscribe(envelope.tags, limits),
         Some("unsubscribe") => unsubscribe(envelope.tags),
+        Some("crc") => crc(envelope.tags, limits),
         Some("refresh") => refresh(envelope),
         Some(_) => Err(Fault::UnknownType),
     }
@@ -133,6 +141,17 @@ const TAGS: Fault = Fault::BadField {
 };
 
 fn subscribe<'a>(tags: Field<'a>, limits: &FrameLimits) -> Result<UserCommand<'a>, Fault> {
+    let (tags, denied) = wanted(tags, limits)?;
+    Ok(UserCommand::Subscribe { tags, denied })
+}
+
+fn crc<'a>(tags: Field<'a>, limits: &FrameLimits) -> Result<UserCommand<'a>, Fault> {
+    let (tags, denied) = wanted(tags, limits)?;
+    Ok(UserCommand::Crc { tags: tags.into_iter().map(|request| request.tag).collect(), denied })
+}
+
+/// The tags that are asked for, at most as many as a connection may have, and what is denied already.
+fn wanted(tags: Field<'_>, limits: &FrameLimits) -> Result<(Vec<TagRequest>, Vec<DeniedTag>), Fault> {
     let mut wanted = Vec::new();
     let mut denied = Vec::new();
     let mut note = |name: &str, since: Option<Box<str>>, hz_max: Option<u32>| {
@@ -162,7 +181,7 @@ fn subscribe<'a>(tags: Field<'a>, limits: &FrameLimits) -> Result<UserCommand<'a
     if wanted.is_empty() && denied.is_empty() {
         return Err(TAGS);
     }
-    Ok(UserCommand::Subscribe { tags: wanted, denied })
+    Ok((wanted, denied))
 }
 
 type TagParts<'a> = (Cow<'a, str>, Option<Box<str>>, Option<u32>);
@@ -207,6 +226,7 @@ impl fmt::Debug for UserCommand<'_> {
             UserCommand::Heart => f.write_str("Heart"),
             UserCommand::Subscribe { tags, denied } => write!(f, "Subscribe({} + {} denied)", tags.len(), denied.len()),
             UserCommand::Unsubscribe { tags } => write!(f, "Unsubscribe({})", tags.len()),
+            UserCommand::Crc { tags, denied } => write!(f, "Crc({} + {} denied)", tags.len(), denied.len()),
             UserCommand::Request { payload, .. } => write!(f, "Request({} bytes)", payload.len()),
             UserCommand::Refresh { .. } => f.write_str("Refresh"),
         }

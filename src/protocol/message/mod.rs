@@ -19,7 +19,7 @@ use crate::model::{
 pub struct DeniedTag {
     /// As asked for, cut to 256 bytes.
     pub tag: Box<str>,
-    /// The stable word: `bad_tag`, `too_many_tags`, `denied`.
+    /// The stable word: `bad_tag`, `too_many_tags`, `denied`, `too_large`.
     pub err: &'static str,
 }
 
@@ -102,12 +102,59 @@ pub fn subscribed(out: &mut Vec<u8>, ack_id: Option<&str>, granted: &[Tag], deni
         }
         frame.object("payload", |payload| {
             payload.array("granted", granted, |out, tag| json::escape_into(out, tag));
-            payload.array("denied", denied, |out, denied| {
+            denied_member(payload, denied);
+        });
+    });
+}
+
+fn denied_member(payload: &mut Object<'_>, denied: &[DeniedTag]) {
+    payload.array("denied", denied, |out, denied| {
+        Object::write(out, |item| {
+            item.text("tag", &denied.tag);
+            item.text("err", denied.err);
+        });
+    });
+}
+
+/// A tag and its last value's id and check sum, if it has a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedTag {
+    /// The tag.
+    pub tag: Tag,
+    /// Of one publication.
+    pub value: Option<(RecordId, u32)>,
+}
+
+/// The answer to a `crc`; its `code` is 0 only when no tag was checked. A tag without a value has an empty `id` and no
+/// `crc` (`null`).
+pub fn checked(out: &mut Vec<u8>, ack_id: Option<&str>, tags: &[CheckedTag], denied: &[DeniedTag]) {
+    Object::write(out, |frame| {
+        frame.text("ack_id", ack_id.unwrap_or_default());
+        frame.number("code", u64::from(!tags.is_empty()));
+        match denied {
+            [first, ..] if tags.is_empty() => {
+                frame.text("msg", "no tag was checked");
+                frame.text("err", first.err);
+            }
+            _ => frame.text("msg", "success"),
+        }
+        frame.object("payload", |payload| {
+            payload.array("tags", tags, |out, checked| {
                 Object::write(out, |item| {
-                    item.text("tag", &denied.tag);
-                    item.text("err", denied.err);
+                    item.text("tag", &checked.tag);
+                    match checked.value {
+                        Some((id, crc)) => {
+                            item.id("id", id);
+                            item.number("crc", crc.into());
+                        }
+                        None => {
+                            item.text("id", "");
+                            item.raw("crc", b"null");
+                        }
+                    }
                 });
             });
+            denied_member(payload, denied);
         });
     });
 }

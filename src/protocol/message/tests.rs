@@ -75,6 +75,22 @@ fn a_subscribe_fails_only_when_nothing_was_granted() {
 }
 
 #[test]
+fn a_check_tells_id_and_check_sum_and_fails_only_when_no_tag_was_checked() {
+    let tag = |name| Tag::new(name).unwrap();
+    let value = Some((RecordId { origin: 255, seq: 16 }, u32::MAX));
+    let tags = [CheckedTag { tag: tag("a"), value }, CheckedTag { tag: tag("b"), value: None }];
+    let denied = [DeniedTag { tag: "c".into(), err: "denied" }];
+    assert_eq!(
+        text(|out| checked(out, Some("k"), &tags, &denied)),
+        r#"{"ack_id":"k","code":1,"msg":"success","payload":{"tags":[{"tag":"a","id":"ff-10","crc":4294967295},{"tag":"b","id":"","crc":null}],"denied":[{"tag":"c","err":"denied"}]}}"#
+    );
+    assert_eq!(
+        text(|out| checked(out, None, &[], &denied)),
+        r#"{"ack_id":"","code":0,"msg":"no tag was checked","err":"denied","payload":{"tags":[],"denied":[{"tag":"c","err":"denied"}]}}"#
+    );
+}
+
+#[test]
 fn a_push_is_answered_with_its_id_and_a_warning_if_it_is_large() {
     let id = RecordId { origin: 255, seq: 16 };
     assert_eq!(

@@ -134,7 +134,7 @@ async fn answer(core: Rc<Core>, id: SessionId, pending: Pending, answers: Vec<Aw
     let results = match pending.await {
         Reply::Submitted(results) => results,
         Reply::Refused(refusal) => vec![Err(refusal); answers.len()],
-        Reply::Tag(_) | Reply::Online { .. } => vec![Err(Refusal::Unknown); answers.len()],
+        Reply::Tag(_) | Reply::Values(_) | Reply::Online { .. } => vec![Err(Refusal::Unknown); answers.len()],
     };
     send_answers(&core, id, &answers, &results);
     waiting.done();

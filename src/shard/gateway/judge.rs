@@ -24,6 +24,7 @@ use super::{
         service::{Admitted, Verdict},
     },
     Gateway, GatewayPeer,
+    checking::Checks,
 };
 
 /// How bad credentials are answered.
@@ -95,6 +96,7 @@ impl Gateway {
             with_token: identity.expires_unix.is_some(),
             tags,
             backend: None,
+            checks: Checks::default(),
         };
         Verdict::Admit(Box::new(Admitted { session: session_of(core, identity), peer }))
     }

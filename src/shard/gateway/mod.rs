@@ -4,6 +4,7 @@
 //! says is answered before it is decided; a push is acknowledged only when the exchange says that the log holds it.
 
 mod backend;
+mod checking;
 mod hearing;
 mod judge;
 mod user;
@@ -29,6 +30,7 @@ use super::{
     service::{Hangup, Service, Verdict},
 };
 use backend::BackendPeer;
+use checking::Checks;
 
 /// What a gateway is told at start.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct GatewayPeer {
     /// Tags to be subscribed to at once.
     tags: Vec<Box<str>>,
     backend: Option<Box<BackendPeer>>,
+    /// Its questions about what it holds that wait for the exchange.
+    checks: Checks,
 }
 
 impl Gateway {

@@ -49,6 +49,7 @@ impl Gateway {
                 }
                 self.answer_done(core, id, ack_id);
             }
+            UserCommand::Crc { tags, denied } => self.check(core, peer, id, ack_id, tags, denied),
             UserCommand::Request { affair_id, payload, timeout } => {
                 let timeout = timeout.unwrap_or(self.settings.request_timeout);
                 let affair_id = affair_id.as_deref();
@@ -113,7 +114,7 @@ impl Gateway {
     }
 
     /// Whether the rules and the session's token let it subscribe to a tag.
-    fn may_follow(&self, core: &Core, id: SessionId, tag: &Tag) -> bool {
+    pub(super) fn may_follow(&self, core: &Core, id: SessionId, tag: &Tag) -> bool {
         core.with_hub(|hub| {
             hub.session(id).is_some_and(|session| {
                 self.settings.rules.find(tag).admits(tag, session.uid()) && Hub::token_admits(session, tag)

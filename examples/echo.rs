@@ -92,6 +92,7 @@ fn limits() -> Limits {
     limits.writing.write_timeout = Duration::from_secs(60);
     limits.opening.connections_per_address = 0;
     limits.compression.deflate_bytes_min = 0;
+    limits.compression.deflate_bytes_max = usize::MAX;
     limits
 }
 

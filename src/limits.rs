@@ -191,6 +191,8 @@ pub struct CompressionLimits {
     pub deflate_level: u32,
     /// Messages below this go plain, in bytes.
     pub deflate_bytes_min: usize,
+    /// Messages above this go plain, in bytes: a core does nothing else while it compresses one.
+    pub deflate_bytes_max: usize,
 }
 
 /// All bounds together.
@@ -337,7 +339,7 @@ impl Default for HttpLimits {
 
 impl Default for CompressionLimits {
     fn default() -> Self {
-        Self { deflate: true, deflate_level: 3, deflate_bytes_min: 256 }
+        Self { deflate: true, deflate_level: 3, deflate_bytes_min: 256, deflate_bytes_max: 64 << 10 }
     }
 }
 

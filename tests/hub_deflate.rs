@@ -90,6 +90,7 @@ impl World {
         while let [first, second, after @ ..] = rest {
             let (length, payload) = match second {
                 126 => (usize::from(u16::from_be_bytes([after[0], after[1]])), &after[2..]),
+                127 => (usize::from_be_bytes(after[..8].try_into().expect("a length")), &after[8..]),
                 length => (usize::from(*length), after),
             };
             let (payload, behind) = payload.split_at(length);
@@ -173,6 +174,8 @@ fn what_is_short_or_gets_no_smaller_or_is_ruled_out_goes_plain() {
     world.hub.reload(TagRules::default());
     world.publish(&payload(2000));
     assert_eq!((world.compressions(), world.take(id)[0].1), (1, true), "a rule that was reloaded");
+    world.publish(&payload(64 << 10));
+    assert_eq!((world.compressions(), world.take(id)[0].1), (1, false), "above the bound");
     world.publish("1");
     assert_eq!((world.compressions(), world.take(id)[0].1), (1, false), "below the bound");
     let noise: Vec<u8> = (0..2000).map(|_| fastrand::u8(..)).collect();

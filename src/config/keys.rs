@@ -190,6 +190,9 @@ static NODE: &[Section] = &[
             Key::number("deflate_bytes_min", Unit::Bytes, 0, 1 << 20, |c| &mut c.limits.compression.deflate_bytes_min)
                 .is("Messages below this are sent plain. So is what does not get smaller.")
                 .extremes("Time on every core for a few bytes of a packet.", "Nothing is compressed."),
+            Key::number("deflate_bytes_max", Unit::Bytes, 256, 16 << 20, |c| &mut c.limits.compression.deflate_bytes_max)
+                .is("Messages above this are sent plain: a core does nothing else while it compresses one, about 10 us for each KiB.")
+                .extremes("What would gain most is not compressed.", "One large message delays all others of the core."),
         ],
     },
     Section {

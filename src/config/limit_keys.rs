@@ -111,7 +111,7 @@ const FRAMES: Section = Section {
         .is("Pings, pongs and closes.")
         .extremes("Clients that ping often are closed (1008).", "Pings cost a pong each."),
         Key::number("bytes_per_second", Bytes, KIB, 1 << 30, |c| &mut c.limits.frames.bytes_per_second)
-            .is("Bytes a second from a user.")
+            .is("Bytes a second from a user; what a compressed message inflates to counts.")
             .extremes("Large requests are paused, then closed (1008).", "One user may take a core's time."),
         Key::number("backend_messages_per_second", Of("messages/s"), 1, 10_000_000, |c| {
             &mut c.limits.frames.backend_messages_per_second

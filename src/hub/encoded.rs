@@ -3,7 +3,7 @@
 //! Invariants: however many get it, its bytes are made once, and compressed once for each window in use; each takes a
 //! counted reference. What compressing does not make smaller goes plain to everyone.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -35,7 +35,8 @@ pub(super) struct Encoded {
 #[derive(Debug)]
 pub(super) struct Compressor {
     deflater: Deflater,
-    bytes_min: usize,
+    /// Payloads of other lengths go plain.
+    bytes: RangeInclusive<usize>,
     counters: Arc<Counters>,
 }
 
@@ -58,7 +59,7 @@ impl Encoded {
 
     /// The frame for a connection with this agreement.
     pub fn frame(&mut self, agreed: Option<Deflate>, compressor: &mut Compressor) -> Frame {
-        let worth = self.may_deflate && self.payload_bytes >= compressor.bytes_min;
+        let worth = self.may_deflate && compressor.bytes.contains(&self.payload_bytes);
         let window = agreed.filter(|_| worth).and_then(|deflate| Window::of(deflate, self.payload_bytes));
         let Some(window) = window else { return self.plain() };
         if let Some((_, frame)) = self.deflated.iter().find(|(made, _)| *made == window) {
@@ -73,7 +74,8 @@ impl Encoded {
 
 impl Compressor {
     pub fn new(limits: &CompressionLimits, counters: Arc<Counters>) -> Self {
-        Self { deflater: Deflater::new(limits.deflate_level), bytes_min: limits.deflate_bytes_min, counters }
+        let bytes = limits.deflate_bytes_min..=limits.deflate_bytes_max;
+        Self { deflater: Deflater::new(limits.deflate_level), bytes, counters }
     }
 
     fn compress(&mut self, opcode: OpCode, payload: &[u8], window: Window) -> Option<Frame> {

@@ -1,6 +1,7 @@
 //! One connection from its 101 to its end: receive, decode, inflate, pace, hand to the service.
 //!
-//! Invariants: at most `turn_bytes_max` bytes and `turn_frames_max` frames are handled before others get their turn;
+//! Invariants: at most `turn_bytes_max` bytes and `turn_frames_max` frames are handled before others get their turn, and
+//! no message more once messages have inflated to so many bytes;
 //! a panic ends this connection and no other; behind a close frame nothing is decoded.
 
 use std::{io, panic::AssertUnwindSafe, rc::Rc, time::Duration};
@@ -165,7 +166,7 @@ impl<S: Service> Reader<S> {
         let core = self.core.clone();
         let mut inflater = core.inflater.borrow_mut();
         let bytes_max = self.decoder.message_bytes_max();
-        let mut at = 0;
+        let (mut at, mut grown_bytes) = (0, 0);
         for _ in 0..self.core.limits().frames.turn_frames_max {
             let (used, message) = match self.decoder.feed(&mut input[at..]) {
                 Ok(fed) => fed,
@@ -208,6 +209,10 @@ impl<S: Service> Reader<S> {
             if let Pace::Wait(wait) = pace {
                 self.rest = input[at..].to_vec();
                 return Turn::Wait(wait);
+            }
+            grown_bytes += grown;
+            if grown_bytes >= core.limits().frames.turn_bytes_max {
+                break;
             }
         }
         self.rest = input[at..].to_vec();

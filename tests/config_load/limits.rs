@@ -44,6 +44,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("deflate", "true"),
     ("deflate_level", "3"),
     ("deflate_bytes_min", "256B"),
+    ("deflate_bytes_max", "64KiB"),
     // 13-15: writing
     ("outbox_bytes_max", "1MiB"),
     ("outbox_frames_max", "1024"),
@@ -174,6 +175,10 @@ fn limits_that_contradict_each_other_are_refused_by_name() {
         (
             &["--outboxes_bytes_max", "1MiB", "--outbox_bytes_max", "2MiB"],
             "outboxes_bytes_max = \"1MiB\" (flag --outboxes_bytes_max): is less than outbox_bytes_max = 2MiB (flag --outbox_bytes_max)",
+        ),
+        (
+            &["--deflate_bytes_min", "128KiB"],
+            "deflate_bytes_min = \"128KiB\" (flag --deflate_bytes_min): is more than deflate_bytes_max = 64KiB",
         ),
         (&["--heartbeat", "26s"], "heartbeat = \"26s\" (flag --heartbeat): is more than ping_after = 25s (default)"),
         (

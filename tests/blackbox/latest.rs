@@ -1,9 +1,8 @@
 //! Tags of class `latest`, and rates: the slow see current values and every kept one, and pay nothing to anybody.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::support::{Client, Cluster, Config, Connect, Setup, Value, eventually, json, raw::Raw, run_with};
 
@@ -143,12 +142,12 @@ async fn flood(cluster: &Cluster, tags: &[&str], rounds: u64) {
 
 /// One round of it; the kept ones.
 async fn flood_once(cluster: &Cluster, tags: &[&str], n: u64) -> Vec<u64> {
-    let keep = n % 25 == 0;
+    let keep = n.is_multiple_of(25);
     let filler = if keep { String::new() } else { "x".repeat(60_000) };
     for tag in tags {
         publish(cluster, tag, n, keep, &filler).await;
     }
-    if n % 20 == 0 {
+    if n.is_multiple_of(20) {
         let waiting = cluster.a().metric("ws_outbox_bytes").await;
         assert!(waiting < 400_000.0, "a stalled reader holds {waiting} bytes after {n} rounds");
     }

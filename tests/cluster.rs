@@ -29,6 +29,7 @@ macro_rules! on_one_node {
 }
 
 mod blackbox {
+    mod access;
     mod audience;
     mod bytes;
     mod checks;

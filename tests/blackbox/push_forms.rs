@@ -15,7 +15,7 @@ on_one_node!(
     a_changed_parameter_or_body_breaks_the_signature,
     the_previous_secret_signs_too,
     a_body_over_the_bound_is_413,
-    a_large_payload_is_sent_with_a_warning,
+    every_way_of_pushing_warns_of_a_payload_above_the_guidance,
 );
 
 async fn a_push_can_be_json_query_or_form(cluster: Cluster) {
@@ -217,13 +217,43 @@ async fn a_body_over_the_bound_is_413(cluster: Cluster) {
     assert_eq!(http::raw(cluster.a().http, request.as_bytes()).await.status, 413);
 }
 
-async fn a_large_payload_is_sent_with_a_warning(cluster: Cluster) {
-    let mut client = Client::user(cluster.a(), "ann").await;
-    let text = "x".repeat(1500);
-    let answer = cluster.a().api().push(&json!({"uids": ["ann"], "data": text})).await.payload();
-    assert!(answer.to_string().contains("1460"), "the publisher is told of the guidance: {answer}");
-    assert_eq!(client.next().await["payload"], text);
-    let small = cluster.a().api().push(&json!({"uids": ["ann"], "data": 1})).await.payload();
-    assert!(!small.to_string().contains("1460"), "{small}");
-    assert!(cluster.a().metric("ws_payloads_over_guidance_total").await >= 1.0);
+async fn every_way_of_pushing_warns_of_a_payload_above_the_guidance(cluster: Cluster) {
+    let (api, node) = (cluster.a().api(), cluster.a());
+    let mut client = Client::user(node, "ann").await;
+    let mut backend = Client::backend(node, "biz").await;
+    let counted = async || node.metric("ws_payloads_over_guidance_total").await;
+    // JSON, query and form; a tag as well as a user.
+    for bytes in [1460, 1461] {
+        let before = counted().await;
+        let text = "x".repeat(bytes - 2);
+        let line = |data: &str| json!({"uids": ["ann"], "data": data}).to_string();
+        let mut answers = vec![api.post("/ws/push", &line(&text)).await.payload()];
+        answers.push(api.push(&json!({"tags": ["wide"], "data": text})).await.payload());
+        answers.push(api.push_query(&[("uids", "ann"), ("data", &text)]).await.payload());
+        answers.push(api.push_form(&[("uids", "ann"), ("data", &text)]).await.payload());
+        let (_, batch) = api.batch(&[line("small"), line(&text), line("small")].join("\n")).await;
+        answers.push(batch[1]["payload"].clone());
+        for small in [&batch[0], &batch[2]] {
+            assert_eq!(small["payload"]["warning"], Value::Null, "the other lines are told nothing: {small}");
+        }
+        let message = json!({"type": "push", "to": {"uids": ["ann"]}, "payload": text});
+        answers.push(backend.ask(message).await["payload"].clone());
+        for (way, answer) in answers.iter().enumerate() {
+            assert!(answer["id"].is_string(), "way {way}: {answer}");
+            let warning = answer["warning"].as_str();
+            match bytes {
+                1460 => assert_eq!(warning, None, "way {way}: at the guidance there is nothing to say"),
+                _ => assert!(
+                    warning.is_some_and(|text| text.contains("1461") && text.contains("1460")),
+                    "{way}: {answer}"
+                ),
+            }
+        }
+        let expected = if bytes > 1460 { answers.len() as f64 } else { 0.0 };
+        assert_eq!(counted().await - before, expected, "each is counted once");
+        for _ in 0..answers.len() - 1 + 2 {
+            assert!(client.next().await["payload"].as_str().is_some_and(|text| text.len() < bytes), "all are sent");
+        }
+    }
+    client.silent().await;
 }

@@ -15,6 +15,8 @@ everywhere!(
     tags_of_the_query_are_subscribed_from_the_start,
     denied_tags_are_named_and_the_others_granted,
     dedup_passes_over_an_equal_payload,
+    dedup_holds_over_all_nodes_and_leaves_the_chain_whole,
+    dedup_never_passes_over_what_is_to_be_kept,
     subscribing_while_publications_run_leaves_no_gap_and_no_duplicate,
     a_publication_reaches_every_subscriber_on_every_node,
 );
@@ -187,6 +189,62 @@ async fn dedup_passes_over_an_equal_payload(cluster: Cluster) {
         assert_eq!(client.next().await["payload"], 7, "without the rule an equal payload is delivered");
     }
     client.silent().await;
+}
+
+async fn dedup_holds_over_all_nodes_and_leaves_the_chain_whole(cluster: Cluster) {
+    let mut clients = Vec::new();
+    for node in &cluster.nodes {
+        let mut client = Client::user(node, "ann").await;
+        client.subscribe(&["dedup.x"]).await;
+        clients.push(client);
+    }
+    let (a, b) = (cluster.a().api(), cluster.b().api());
+    let first = json!(a.publish("dedup.x", json!({"p": 1})).await);
+    let repeated = json!(b.publish("dedup.x", json!({"p": 1})).await);
+    assert_ne!(repeated, first, "it is accepted as any other");
+    let second = json!(b.publish("dedup.x", json!({"p": 2})).await);
+    a.publish("dedup.x", json!({"p": 2})).await;
+    // Bytes are compared, and not what they mean.
+    let third = a.post("/ws/push", r#"{"tags":["dedup.x"],"data":{"p": 2}}"#).await.payload()["id"].clone();
+    let fourth = json!(b.publish("dedup.x", json!({"p": 1})).await);
+    let chain = [&first, &second, &third, &fourth];
+    for client in &mut clients {
+        let mut last = json!("");
+        for id in chain {
+            let update = client.next().await;
+            assert_eq!((&update["id"], &update["prev"]), (id, &last), "{update}");
+            last = id.clone();
+        }
+        client.silent().await;
+    }
+    for node in &cluster.nodes {
+        let state = node.api().get("/v1/tags/dedup.x", &[]).await.payload();
+        let ids: Vec<&Value> = state["history"].as_array().expect("a history").iter().map(|one| &one["id"]).collect();
+        assert_eq!(ids, chain, "what was passed over is in no history: {state}");
+    }
+    let mut late = Client::user(cluster.b(), "bob").await;
+    late.ask(with_since("dedup.x", second.as_str().expect("an id"))).await;
+    assert_eq!(late.next().await["id"], third, "nor in what is resumed");
+}
+
+async fn dedup_never_passes_over_what_is_to_be_kept(cluster: Cluster) {
+    let mut client = Client::user(cluster.b(), "ann").await;
+    client.subscribe(&["dedup.bar"]).await;
+    let publish = async |node: &Node, keep: bool| {
+        node.api().push_ok(&json!({"tags": ["dedup.bar"], "data": {"close": 1}, "keep": keep})).await
+    };
+    let open = publish(cluster.a(), false).await;
+    let closed = publish(cluster.b(), true).await;
+    for id in [&open, &closed] {
+        assert_eq!(client.next().await["id"], *id, "the closed bar says more than the open one, with the same bytes");
+    }
+    // Now everybody holds it as kept: neither kind says anything new.
+    publish(cluster.a(), true).await;
+    publish(cluster.b(), false).await;
+    client.silent().await;
+    let next = cluster.a().api().publish("dedup.bar", json!({"close": 2})).await;
+    let update = client.next().await;
+    assert_eq!((&update["id"], &update["prev"]), (&json!(next), &json!(closed)), "{update}");
 }
 
 async fn subscribing_while_publications_run_leaves_no_gap_and_no_duplicate(cluster: Cluster) {

@@ -149,6 +149,8 @@ pub struct QueueLimits {
     pub tags_max: usize,
     /// How long the ring of publications, all tags together, may be in bytes.
     pub tag_table_bytes_max: usize,
+    /// Last values that the queue keeps for nodes that start, in bytes, all shards together; 0: none.
+    pub retained_bytes_max: usize,
 }
 
 /// Bounds on the HTTP API.
@@ -313,6 +315,7 @@ impl Default for QueueLimits {
             idempotency_keys_max: 131_072,
             tags_max: 1 << 20,
             tag_table_bytes_max: 1 << 30,
+            retained_bytes_max: 256 << 20,
         }
     }
 }
@@ -408,6 +411,18 @@ pub const LOG_ORIGIN_KEPT: Duration = Duration::from_secs(86_400);
 pub const LOG_ENTRIES_MAX: usize = 1_000_000;
 /// What the embedded queue keeps for nodes that join, in bytes.
 pub const LOG_MEMORY_KEPT_BYTES: usize = 16 << 20;
+/// A tag's last value is written into the queue's store at most once in this time. Far shorter than what the log
+/// holds, in time, so that what the log lets go of is in the store.
+pub const RETAIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Last values that are written together, ten times a second at most. Redis does nothing else for about 10 us a value,
+/// and appends wait for it meanwhile.
+pub const RETAIN_VALUES_MAX: usize = 512;
+/// The same in bytes; one value may go beyond it.
+pub const RETAIN_BYTES_MAX: usize = 1 << 20;
+/// What a last value counts for in the queue's store besides its bytes and its name, which stands there twice.
+pub const RETAINED_OVERHEAD_BYTES: usize = 128;
+/// A last value that a node is willing to read from the queue's store: the longest push and what goes with it, in bytes.
+pub const RETAINED_VALUE_BYTES_MAX: usize = 17 << 20;
 /// Shards of a log.
 pub const LOG_SHARDS_MAX: u16 = 64;
 /// How long a node's lease on its id lasts.

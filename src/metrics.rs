@@ -133,6 +133,16 @@ counters! {
     TagsEvicted => "ws_tags_evicted_total", "", "Tags dropped from the table because it was full.";
     /// Subscriptions closed (1013) because the table was full of tags that are followed.
     TagsRefused => "ws_tags_refused_total", "", "Subscribers closed because the table was full of followed tags.";
+    /// Last values written into the queue's store.
+    RetainedWritten => "ws_retained_values_total", r#"event="written""#, "Last values in the queue's store, by event.";
+    /// Last values that the queue's store let go of, because there were too many.
+    RetainedDropped => "ws_retained_values_total", r#"event="dropped""#, "Last values in the queue's store, by event.";
+    /// Last values of which the log knew nothing, taken from the queue's store at the start.
+    RetainedLoaded => "ws_retained_values_total", r#"event="loaded""#, "Last values in the queue's store, by event.";
+    /// Last values in the queue's store that could not be read.
+    RetainedUnreadable => "ws_retained_values_total", r#"event="unreadable""#, "Last values in the queue's store, by event.";
+    /// Writes of last values that failed.
+    RetainFailed => "ws_retained_writes_failed_total", "", "Writes of last values into the queue's store that failed; they are tried again.";
     /// Idempotency keys dropped before their window was over.
     KeysEvicted => "ws_idempotency_keys_evicted_total", "", "Idempotency keys forgotten early because there were too many.";
     /// Keyed pushes that a key known before answered or passed over.

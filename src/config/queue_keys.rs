@@ -63,6 +63,10 @@ const QUEUE: Section = Section {
                 "Quiet tags have no snapshot, rings are shorter than their rules.",
                 "The node may run out of memory.",
             ),
+        Key::number("retained_bytes_max", Bytes, MIB, 1 << 40, |c| &mut c.limits.queue.retained_bytes_max)
+            .or_zero("nothing is retained")
+            .is("Last values that the queue keeps, at most `tags_max` of them, for nodes that start when its log no longer holds them; those published longest ago give way. The embedded queue keeps none.")
+            .extremes("After a restart quiet tags have no snapshot.", "The queue's memory."),
     ],
 };
 

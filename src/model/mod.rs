@@ -13,6 +13,6 @@ pub mod traffic;
 pub use audience::Audience;
 pub use ids::{Boot, ClientId, NodeId, Pid, RecordId, SessionId, Tag};
 pub use project::{Project, Projects};
-pub use record::{Control, ControlOp, Publication, Published, Push, Record, Request, Source};
+pub use record::{Control, ControlOp, LastValue, Publication, Published, Push, Record, Request, RetainOutcome, Source};
 pub use tag_rule::{TagRule, TagRules, pattern_matches};
 pub use traffic::{AckTo, FollowStart, FromCore, Refusal, Reply, Role, Ticket, ToCore};

@@ -1,6 +1,6 @@
 //! What travels between nodes through the log.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -68,6 +68,30 @@ pub struct Published {
     pub affair_id: Option<Box<str>>,
     /// JSON text, byte for byte as the publisher wrote it.
     pub payload: Bytes,
+}
+
+/// A tag's last value as the queue's store keeps it for nodes that start when the log no longer holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastValue {
+    /// The publication.
+    pub published: Arc<Published>,
+    /// When it was heard, Unix milliseconds, by the clock of the node that wrote it.
+    pub at_unix_ms: u64,
+    /// The log lost records behind it: nothing can be said to follow on it.
+    pub is_broken: bool,
+}
+
+/// What became of last values on their way into the queue's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainOutcome {
+    /// They are there.
+    Written,
+    /// They are there, but what was there before has gone.
+    Emptied,
+    /// The store has been written in this later term.
+    Superseded(u64),
+    /// They are not there, or nobody knows.
+    Failed,
 }
 
 /// A push to an audience that is not exactly one tag.

@@ -80,6 +80,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("idempotency_keys_max", "131072"),
     ("tags_max", "1048576"),
     ("tag_table_bytes_max", "1GiB"),
+    ("retained_bytes_max", "256MiB"),
     // 25: HTTP
     ("http_head_bytes_max", "16KiB"),
     ("http_headers_max", "64"),

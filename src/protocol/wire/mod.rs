@@ -1,4 +1,5 @@
-//! The form between nodes: batches of records, as they stand in the log.
+//! The form between nodes: batches of records, as they stand in the log, and last values, as they stand in the
+//! queue's store.
 //!
 //! ```text
 //! batch   version u8 | flags u8 | count u32 | origin u64 | first_seq u64 | count × entry
@@ -16,6 +17,7 @@
 
 mod decode;
 mod encode;
+mod last_value;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,11 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-pub use self::{decode::decode_record, encode::encode_record};
+pub use self::{
+    decode::decode_record,
+    encode::encode_record,
+    last_value::{decode_last_value, encode_last_value, last_value_name},
+};
 use crate::{limits::WIRE_BATCH_BYTES_MAX, model::Record};
 
 /// The version this node writes. It also reads the one before.

@@ -4,17 +4,18 @@
 
 mod broker_support;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broker_support::{
     publication, run,
     server::{Keeps, RedisServer, is_available},
     text,
 };
+use bytes::Bytes;
 use ws_cluster::{
     broker::{
         Append, Appended, Batch, Body, Broker, BrokerError, Claim, Claimed, Durability, Entry, Kind, News, Open,
-        Opened, OriginLast, Position,
+        Opened, OriginLast, Position, Retain, Retained, StoredValue,
         memory::Memory,
         redis::{Redis, RedisSettings},
     },
@@ -199,6 +200,101 @@ async fn all_nodes_have_the_same_number_of_shards(shard: Shard<'_>) {
     );
 }
 
+/// Values of these names with their ages and texts.
+fn values<'v>(values: impl IntoIterator<Item = (&'v str, u64, &'v str)>) -> Vec<StoredValue> {
+    let owned = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let stored = |(name, at_unix_ms, value)| StoredValue { name: owned(name), at_unix_ms, value: owned(value) };
+    values.into_iter().map(stored).collect()
+}
+
+impl Shard<'_> {
+    /// Stores values; whether the store was empty before, and how many were dropped.
+    async fn retain(&self, values: Vec<StoredValue>, values_max: usize, bytes_max: usize) -> (bool, u64) {
+        let retain = Retain { term: 0, values, values_max, bytes_max };
+        match self.queue.retain(self.number, retain).await.expect("an answer") {
+            Retained::Stored { was_empty, dropped } => (was_empty, dropped),
+            superseded @ Retained::Superseded(_) => panic!("{superseded:?}"),
+        }
+    }
+
+    /// Every last value, read in pages of about so many.
+    async fn retained(&self, values_max: usize) -> BTreeMap<String, String> {
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
+        let (mut all, mut cursor) = (BTreeMap::new(), None);
+        loop {
+            let page = self.queue.retained(self.number, cursor, values_max).await.expect("a page");
+            all.extend(page.values.into_iter().map(|(name, value)| (text(name), text(value))));
+            cursor = page.next;
+            if cursor.is_none() {
+                return all;
+            }
+        }
+    }
+}
+
+async fn last_values_are_read_back_and_the_later_of_a_name_stands(shard: Shard<'_>) {
+    assert!(shard.retained(10).await.is_empty());
+    let first = shard.retain(values([("1\0a", 1, "old"), ("1\0b", 2, "\0 b")]), 10, 10_000).await;
+    assert_eq!(first, (true, 0));
+    let second = shard.retain(values([("1\0c", 3, "c"), ("1\0a", 4, "new, and longer")]), 10, 10_000).await;
+    assert_eq!(second, (false, 0));
+    let all = shard.retained(10).await;
+    let pairs: Vec<_> = all.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(pairs, [("1\0a", "new, and longer"), ("1\0b", "\0 b"), ("1\0c", "c")]);
+}
+
+async fn many_last_values_come_in_pages_and_none_is_left_out(shard: Shard<'_>) {
+    // Longer values than Redis packs into one piece, so that its pages are pages.
+    let texts: Vec<_> = (0..1000).map(|n| (format!("name {n}"), format!("{n:0>100}"))).collect();
+    let all: Vec<_> = (1..).zip(&texts).map(|(at, (name, text))| (&**name, at, &**text)).collect();
+    shard.retain(values(all), 1000, 1_000_000).await;
+    assert_eq!(shard.retained(50).await, texts.into_iter().collect());
+    let first = shard.queue.retained(shard.number, None, 50).await.expect("a page");
+    assert!((50..500).contains(&first.values.len()) && first.next.is_some(), "{} values", first.values.len());
+}
+
+async fn too_many_last_values_drop_those_published_longest_ago(shard: Shard<'_>) {
+    shard.retain(values([("d", 40, "-"), ("a", 10, "-"), ("c", 30, "-"), ("b", 20, "-")]), 4, 10_000).await;
+    shard.retain(values([("a", 50, "-")]), 4, 10_000).await;
+    let fifth = shard.retain(values([("e", 60, "-")]), 4, 10_000).await;
+    assert_eq!(fifth, (false, 1));
+    assert_eq!(shard.retained(10).await.into_keys().collect::<Vec<_>>(), ["a", "c", "d", "e"]);
+    let fewer = shard.retain(values([("f", 70, "-")]), 2, 10_000).await;
+    assert_eq!(fewer, (false, 3));
+    assert_eq!(shard.retained(10).await.into_keys().collect::<Vec<_>>(), ["e", "f"]);
+}
+
+async fn last_values_are_bound_in_bytes_too(shard: Shard<'_>) {
+    let long = "x".repeat(1000);
+    let cost = values([("a", 1, &*long)])[0].cost();
+    assert!(cost > 1000);
+    let bytes_max = 3 * cost;
+    for (at, name) in (1..).zip(["a", "b", "c", "a"]) {
+        assert_eq!(shard.retain(values([(name, at, &*long)]), 100, bytes_max).await.1, 0, "{name}");
+    }
+    assert_eq!(shard.retain(values([("d", 5, &*long)]), 100, bytes_max).await.1, 1);
+    assert_eq!(shard.retained(10).await.into_keys().collect::<Vec<_>>(), ["a", "c", "d"]);
+    // What gets shorter makes room, what gets longer needs it.
+    shard.retain(values([("a", 6, "-"), ("e", 7, "-")]), 100, bytes_max).await;
+    assert_eq!(shard.retained(10).await.len(), 4);
+    assert_eq!(shard.retain(values([("e", 8, &*long)]), 100, bytes_max).await.1, 1);
+    assert_eq!(shard.retained(10).await.into_keys().collect::<Vec<_>>(), ["a", "d", "e"]);
+}
+
+async fn last_values_of_an_earlier_term_are_refused(shard: Shard<'_>) {
+    let in_term = |term, name: &'static str| {
+        let retain = Retain { term, values: values([(name, 1, "-")]), values_max: 10, bytes_max: 10_000 };
+        async move { shard.queue.retain(shard.number, retain).await.expect("an answer") }
+    };
+    let stored = |was_empty| Retained::Stored { was_empty, dropped: 0 };
+    assert_eq!(in_term(3 << 16 | 7, "a").await, stored(true));
+    assert_eq!(in_term(3 << 16 | 7, "b").await, stored(false));
+    assert_eq!(in_term(3 << 16 | 6, "c").await, Retained::Superseded(3 << 16 | 7));
+    assert_eq!(in_term(4 << 16 | 6, "d").await, stored(false));
+    assert_eq!(in_term(3 << 16 | 7, "e").await, Retained::Superseded(4 << 16 | 6));
+    assert_eq!(shard.retained(10).await.into_keys().collect::<Vec<_>>(), ["a", "b", "d"]);
+}
+
 async fn contract(queue: &dyn Broker) {
     let shard = |number| Shard { queue, number };
     appends_are_read_back_in_order(shard(0)).await;
@@ -209,6 +305,11 @@ async fn contract(queue: &dyn Broker) {
     news_come_to_a_subscriber(shard(5)).await;
     a_lease_belongs_to_one_boot_until_it_runs_out(shard(6)).await;
     all_nodes_have_the_same_number_of_shards(shard(7)).await;
+    last_values_are_read_back_and_the_later_of_a_name_stands(shard(8)).await;
+    many_last_values_come_in_pages_and_none_is_left_out(shard(9)).await;
+    too_many_last_values_drop_those_published_longest_ago(shard(10)).await;
+    last_values_are_bound_in_bytes_too(shard(11)).await;
+    last_values_of_an_earlier_term_are_refused(shard(12)).await;
 }
 
 async fn redis(server: &RedisServer, log_bytes_max: usize) -> Redis {
@@ -316,6 +417,31 @@ fn an_append_that_asks_for_replicas_is_not_answered_without_them() {
             }
         }
         assert!(matches!(answer, Ok(Appended::Have(_))), "{answer:?}");
+    });
+}
+
+#[test]
+fn last_values_in_redis_that_lost_a_part_begin_anew_and_a_strangers_key_is_refused() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start(Keeps::Nothing);
+        let redis = redis(&server, 1 << 20).await;
+        let shard = Shard { queue: &redis, number: 0 };
+        shard.retain(values([("a", 1, "-"), ("b", 2, "-")]), 10, 10_000).await;
+        assert_eq!(server.cli(&["HGET", "{ws:0}:meta", "last_bytes"]), (2 * (128 + 2 + 1)).to_string());
+        server.cli(&["DEL", "{ws:0}:last_at"]);
+        assert!(shard.retain(values([("c", 3, "-")]), 10, 10_000).await.0);
+        assert_eq!(shard.retained(10).await.into_keys().collect::<Vec<_>>(), ["c"]);
+        server.cli(&["FLUSHALL"]);
+        assert!(shard.retain(values([("d", 4, "-")]), 10, 10_000).await.0);
+        assert_eq!(server.cli(&["HGET", "{ws:0}:meta", "last_bytes"]), (128 + 2 + 1).to_string());
+        server.cli(&["SET", "{ws:1}:last", "what is this"]);
+        let read = redis.retained(1, None, 10).await;
+        assert!(matches!(read, Err(BrokerError::Refused(_))), "{read:?}");
+        let retain = Retain { term: 0, values: values([("a", 1, "-")]), values_max: 10, bytes_max: 10_000 };
+        assert!(redis.retain(1, retain).await.is_err());
     });
 }
 

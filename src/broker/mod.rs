@@ -25,7 +25,10 @@ use tokio::sync::Notify;
 use ws_cluster_redis::{Listener, Said};
 
 pub use self::batch::{Batch, Body, Content, Records};
-use crate::model::{Boot, NodeId};
+use crate::{
+    limits::RETAINED_OVERHEAD_BYTES,
+    model::{Boot, NodeId},
+};
 
 /// What a queue's call gives back, later.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send + 'a>>;
@@ -185,6 +188,60 @@ pub enum Claimed {
     },
 }
 
+/// Last values for the queue's store, and what it may hold of a shard.
+#[derive(Clone, Debug)]
+pub struct Retain {
+    /// Who writes, and since when. A lower one than the store has seen is refused.
+    pub term: u64,
+    /// What is stored, each under its name; an earlier one of that name gives way.
+    pub values: Vec<StoredValue>,
+    /// Values; beyond it those published longest ago go.
+    pub values_max: usize,
+    /// The same in bytes, as [`StoredValue::cost`] counts them.
+    pub bytes_max: usize,
+}
+
+/// A tag's last value as the store holds it; read back, it is not to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredValue {
+    /// The tag.
+    pub name: Bytes,
+    /// When it was published, Unix milliseconds.
+    pub at_unix_ms: u64,
+    /// The value.
+    pub value: Bytes,
+}
+
+impl StoredValue {
+    /// What it counts for in the store, in bytes.
+    pub fn cost(&self) -> usize {
+        2 * self.name.len() + self.value.len() + RETAINED_OVERHEAD_BYTES
+    }
+}
+
+/// The answer to [`Retain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retained {
+    /// Everything is stored.
+    Stored {
+        /// The store held nothing of the shard before.
+        was_empty: bool,
+        /// Values that went because there were too many.
+        dropped: u64,
+    },
+    /// Nothing is: this later term has been seen.
+    Superseded(u64),
+}
+
+/// Some of a shard's last values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetainedPage {
+    /// Names and values, in no order; one may come twice.
+    pub values: Vec<(Bytes, Bytes)>,
+    /// Where the next page begins; none: this was the last.
+    pub next: Option<Bytes>,
+}
+
 /// Why a call to the queue failed. Divides by what the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerError {
@@ -223,6 +280,13 @@ pub trait Broker: Send + Sync + 'static {
 
     /// From now on brings the shard's new entries. Some may be missing; who cares sees it by the offsets.
     fn subscribe(&self, shard: u16) -> Pending<'_, Live>;
+
+    /// Stores last values of tags beside the shard's log, for as long as the queue keeps anything.
+    fn retain(&self, shard: u16, retain: Retain) -> Pending<'_, Retained>;
+
+    /// About `values_max` of the shard's last values, from `cursor` on (none: the first page). Those that are there all
+    /// the time while the pages are read do come. Refused: there is nothing that could ever be read.
+    fn retained(&self, shard: u16, cursor: Option<Bytes>, values_max: usize) -> Pending<'_, RetainedPage>;
 
     /// Takes or renews a node's lease.
     fn claim(&self, claim: Claim) -> Pending<'_, Claimed>;

@@ -6,11 +6,12 @@
 
 use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
+use bytes::Bytes;
 use ws_cluster_redis::{Lane, Link, LinkError};
 
 use super::{
     Append, Appended, Broker, BrokerError, Claim, Claimed, Content, Entry, Kind, Live, Open, Opened, OriginLast,
-    Pending, Position,
+    Pending, Position, Retain, Retained, RetainedPage,
 };
 use crate::{
     limits::LOG_LIVE_MESSAGES_MAX,
@@ -100,6 +101,14 @@ impl Broker for PlainPubSub {
                 }),
             ))
         })
+    }
+
+    fn retain(&self, _shard: u16, _retain: Retain) -> Pending<'_, Retained> {
+        Box::pin(std::future::ready(Ok(Retained::Stored { was_empty: false, dropped: 0 })))
+    }
+
+    fn retained(&self, _shard: u16, _cursor: Option<Bytes>, _values_max: usize) -> Pending<'_, RetainedPage> {
+        Box::pin(std::future::ready(Ok(RetainedPage::default())))
     }
 
     fn claim(&self, _claim: Claim) -> Pending<'_, Claimed> {

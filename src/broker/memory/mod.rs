@@ -6,6 +6,7 @@
 //! Invariants: answers as the Redis implementation does (one contract suite holds both to it).
 //! Left out: persistence. [`Memory::restart`] and its like make it behave as a queue that fails, for tests.
 
+mod last_values;
 mod shard_log;
 
 use std::{
@@ -14,10 +15,15 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
+use self::last_values::LastValues;
 pub(super) use self::shard_log::ShardLog;
-use super::{Append, Appended, Broker, BrokerError, Claim, Claimed, Entry, Live, Open, Opened, Pending, Position, now};
+use super::{
+    Append, Appended, Broker, BrokerError, Claim, Claimed, Entry, Live, Open, Opened, Pending, Position, Retain,
+    Retained, RetainedPage, now,
+};
 use crate::{
     clock::unix_ms,
     model::{Boot, NodeId},
@@ -55,6 +61,7 @@ struct State {
     run: u64,
     shards: Option<u16>,
     logs: BTreeMap<u16, Shard>,
+    last_values: BTreeMap<u16, LastValues>,
     leases: HashMap<NodeId, Held>,
     faults: Faults,
 }
@@ -100,6 +107,7 @@ impl Memory {
             if !keeps {
                 state.shards = None;
                 state.leases.clear();
+                state.last_values.clear();
                 state.logs.values_mut().for_each(|shard| shard.log = ShardLog::new(unix_ms()));
             }
         });
@@ -213,6 +221,17 @@ impl Broker for Memory {
 
     fn subscribe(&self, shard: u16) -> Pending<'_, Live> {
         self.answer(|state| Ok(state.shard(shard).subscribe()))
+    }
+
+    fn retain(&self, shard: u16, retain: Retain) -> Pending<'_, Retained> {
+        self.answer(|state| Ok(state.last_values.entry(shard).or_default().retain(retain)))
+    }
+
+    fn retained(&self, shard: u16, cursor: Option<Bytes>, values_max: usize) -> Pending<'_, RetainedPage> {
+        self.answer(|state| {
+            let values = state.last_values.get(&shard);
+            Ok(values.map(|values| values.page(cursor, values_max)).unwrap_or_default())
+        })
     }
 
     fn claim(&self, claim: Claim) -> Pending<'_, Claimed> {

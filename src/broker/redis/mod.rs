@@ -6,6 +6,8 @@
 //! | `{ws:0}:meta` | hash: the server's run_id, epoch, offset, whether sealed, since when open, bytes |
 //! | `{ws:0}:seqs` | hash: origin → its last seq, that entry's place, Unix seconds |
 //! | `{ws:0}:marks` | list: now and then an entry's id and the bytes up to it, by which the log is trimmed in bytes |
+//! | `{ws:0}:last` | hash: a tag's name → its last value; the bytes are counted in `meta` |
+//! | `{ws:0}:last_at` | sorted set: the same names by when they were published |
 //! | `{ws:0}:live` | channel: a header and the batch's bytes |
 //! | `ws:meta` | hash: the number of shards |
 //! | `ws:node:200` | a node's lease |
@@ -14,6 +16,7 @@
 //! Left out: Sentinel and Cluster.
 
 mod entries;
+mod last_values;
 mod scripts;
 
 use std::{
@@ -27,7 +30,7 @@ use ws_cluster_redis::{Lane, Link, LinkError, Reply};
 use self::scripts::Scripts;
 use super::{
     Append, Appended, Broker, BrokerError, Claim, Claimed, Durability, Entry, Live, Open, Opened, OriginLast, Pending,
-    Position,
+    Position, Retain, Retained, RetainedPage,
 };
 use crate::{
     limits::{LOG_ENTRIES_MAX, LOG_LIVE_MESSAGES_MAX, LOG_ORIGIN_KEPT},
@@ -234,6 +237,14 @@ impl Broker for Redis {
             let listener = self.link.listen(channel).await.map_err(failure)?;
             Ok(Live::messages(listener, Box::new(entries::from_live)))
         })
+    }
+
+    fn retain(&self, shard: u16, retain: Retain) -> Pending<'_, Retained> {
+        Box::pin(self.write_last_values(shard, retain))
+    }
+
+    fn retained(&self, shard: u16, cursor: Option<Bytes>, values_max: usize) -> Pending<'_, RetainedPage> {
+        Box::pin(self.read_last_values(shard, cursor, values_max))
     }
 
     fn claim(&self, claim: Claim) -> Pending<'_, Claimed> {

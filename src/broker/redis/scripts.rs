@@ -20,6 +20,8 @@ const APPEND: &str = include_str!("append.lua");
 const OPEN: &str = include_str!("open.lua");
 /// Takes or renews a lease.
 pub(super) const CLAIM: &str = include_str!("claim.lua");
+/// Stores last values.
+pub(super) const RETAIN: &str = include_str!("retain.lua");
 /// Gives a lease up.
 pub(super) const RELEASE: &str = include_str!("release.lua");
 

@@ -47,6 +47,7 @@ mod blackbox {
     mod push_forms;
     mod rates;
     mod requests;
+    mod retained;
     mod slow;
     mod syscalls;
     mod tags;

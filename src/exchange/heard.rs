@@ -34,7 +34,7 @@ impl Exchange {
         match record {
             Record::Publication(publication) => {
                 let rule = self.rules.tags.find(&publication.tag);
-                self.tags.publish(id, publication, rule, now);
+                self.tags.publish_kept(id, publication, rule, now);
             }
             // Nobody waits for a back-end yet, so nobody is told of a loss.
             Record::Backend(change) => self.heard_backend(change, false, now, &mut Vec::new()),

@@ -13,6 +13,7 @@ mod submissions;
 
 mod heard;
 
+mod keeper;
 mod keys;
 mod ring;
 mod tags;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 use self::{
     backends::Directory,
     cores::Cores,
+    keeper::Keeper,
     keys::{Key, Keys},
     lists::Lists,
     online::Asks,
@@ -48,8 +50,8 @@ use crate::{
     limits::{OpeningLimits, QueueLimits},
     metrics::{Count, Counters},
     model::{
-        AckTo, Boot, ClientId, FromCore, NodeId, Pid, Projects, Record, RecordId, Refusal, Reply, SessionId, Source,
-        TagRules, Ticket, ToCore,
+        AckTo, Boot, ClientId, FromCore, LastValue, NodeId, Pid, Projects, Record, RecordId, Refusal, Reply,
+        RetainOutcome, SessionId, Source, TagRules, Ticket, ToCore,
         record::{Beat, BeatPhase, OnlineAsk, OnlineClients},
     },
 };
@@ -68,6 +70,8 @@ pub struct ExchangeSettings {
     pub cores: u8,
     /// How many shards the log has.
     pub shards: u16,
+    /// Whether the queue's store outlives nodes, so that it is worth writing last values there.
+    pub retains: bool,
     /// What a reload may replace.
     pub rules: ExchangeRules,
 }
@@ -120,6 +124,14 @@ pub enum Input {
         /// In this shard; none: in all.
         shard: Option<u16>,
     },
+    /// The queue's store had a tag's last value; comes before the log's past of its shard has been heard.
+    LastValue(LastValue),
+    /// Everything that the log had kept has been heard, in all shards.
+    Warmed,
+    /// The queue has begun a new epoch somewhere: its store may have lost something.
+    NewEpoch,
+    /// The queue's store took last values or did not; comes exactly once for each [`Effect::Retain`].
+    Retained(RetainOutcome),
     /// Time passes; at least a few times a second.
     Tick,
 }
@@ -131,6 +143,13 @@ pub enum Effect {
     ToCore(u8, ToCore),
     /// A record for the log.
     Append(Record, AckTo),
+    /// Tags' last values for the queue's store, perhaps none. The next come when these are answered.
+    Retain {
+        /// The store refuses what comes with a lower one than it has seen.
+        term: u64,
+        /// The values.
+        values: Vec<LastValue>,
+    },
 }
 
 /// The exchange of one node.
@@ -145,6 +164,7 @@ pub struct Exchange {
     submissions: Submissions,
     keys: Keys,
     tags: TagTable,
+    keeper: Keeper,
     directory: Directory,
     requests: Requests,
     affairs_made_up: u64,
@@ -157,7 +177,7 @@ pub struct Exchange {
 impl Exchange {
     /// An exchange that knows nothing yet.
     pub fn new(settings: ExchangeSettings, counters: Arc<Counters>) -> Self {
-        let ExchangeSettings { node, boot, cores, shards, rules } = settings;
+        let ExchangeSettings { node, boot, cores, shards, retains, rules } = settings;
         let limits = &rules.limits;
         Self {
             node,
@@ -167,6 +187,7 @@ impl Exchange {
             submissions: Submissions::default(),
             keys: Keys::new(limits.idempotency_window, limits.idempotency_keys_max, counters.clone()),
             tags: TagTable::new(limits.tags_max, limits.tag_table_bytes_max, counters.clone()),
+            keeper: Keeper::new(node, retains),
             directory: Directory::default(),
             requests: Requests::new(limits.requests_pending_max),
             affairs_made_up: 0,
@@ -187,7 +208,11 @@ impl Exchange {
             Input::Heard { id, record, warm: false } => self.heard(id, record, now.mono, out),
             Input::Appended { to, result } => self.appended(to, result, now.mono, out),
             Input::Lost { shard } => self.lost(shard, out),
-            Input::Tick => self.tick(now.mono, out),
+            Input::LastValue(value) => self.load(value, now),
+            Input::Warmed => self.keeper.warmed(),
+            Input::NewEpoch => self.tags.save_all(),
+            Input::Retained(outcome) => self.retained(outcome, now.mono),
+            Input::Tick => self.tick(now, out),
         }
     }
 
@@ -262,9 +287,15 @@ impl Exchange {
                 out.push(Effect::ToCore(core, ToCore::Gap { pid: pid.clone(), tag: tag.clone() }));
             }
         });
+        self.tags.save_all();
     }
 
-    fn tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.tick_at(now.mono, out);
+        self.keep_values(now, out);
+    }
+
+    fn tick_at(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if let Some(phase) = self.peers.due(now) {
             self.beat(phase, out);
         }

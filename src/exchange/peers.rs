@@ -113,6 +113,11 @@ impl Peers {
         self.nodes.iter().map(|(node, peer)| (*node, peer.boot))
     }
 
+    /// Whether this node, which has heard itself, has the lowest id of those that live.
+    pub(super) fn is_lowest(&self) -> bool {
+        self.beats() && self.own_heard_at.is_some() && self.nodes.range(..self.home.0).next().is_none()
+    }
+
     /// The nodes that were silent for too long; they may come back.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(NodeId, Boot)> {
         if self.own_heard_at.is_none_or(|at| now.saturating_duration_since(at) > 3 * BEAT_INTERVAL) {

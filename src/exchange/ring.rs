@@ -44,6 +44,11 @@ impl Ring {
         self.kept.back().map(|kept| &kept.published)
     }
 
+    /// The last one and when it was heard.
+    pub(super) fn newest(&self) -> Option<(&Arc<Published>, Instant)> {
+        self.kept.back().map(|kept| (&kept.published, kept.heard_at))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Published>> {
         self.kept.iter().map(|kept| &kept.published)
     }

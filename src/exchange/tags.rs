@@ -6,6 +6,11 @@
 //!
 //! Over the byte bound the tag that was published longest ago and that nobody follows goes first, whole; then the
 //! growing tag gives up its own past, then other followed tags theirs; at last the new value is not remembered.
+//!
+//! A value out of the queue's store stands only until the log brings one of its tag from before this node's start:
+//! what the log holds is the newest part of the past.
+
+mod unsaved;
 
 use std::{
     cmp::Reverse,
@@ -16,14 +21,17 @@ use std::{
 
 use bytes::Bytes;
 
+use self::unsaved::Unsaved;
 use super::{cores::Cores, ring::Ring};
 use crate::{
     metrics::{Count, Counters},
-    model::{FollowStart, Pid, Publication, Published, RecordId, Tag, TagRule, TagRules, record},
+    model::{FollowStart, LastValue, Pid, Publication, Published, RecordId, Tag, TagRule, TagRules, record},
 };
 
 /// Entries looked at in one step of trimming or sweeping, so that no step takes long.
 const STEP_ENTRIES: usize = 256;
+/// The stamps of what the log brings begin here; a value out of the store has its Unix milliseconds, below all these.
+const FIRST_STAMP: u64 = 1 << 63;
 
 /// The table is full of tags that are followed.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +59,8 @@ pub(super) struct TagTable {
     bytes: usize,
     tags_max: usize,
     bytes_max: usize,
+    /// Only on the node that writes last values into the queue's store.
+    unsaved: Option<Unsaved>,
     counters: Arc<Counters>,
 }
 
@@ -64,6 +74,8 @@ struct Entry {
     ring: Ring,
     /// The log lost something behind the ring: nothing can be resumed from it.
     broken: bool,
+    /// The value came out of the queue's store, and the log has brought nothing of the tag yet.
+    stored: Option<RecordId>,
     stamp: u64,
     queued: bool,
 }
@@ -75,11 +87,12 @@ impl TagTable {
             entries: Vec::new(),
             free: Vec::new(),
             oldest: BinaryHeap::new(),
-            stamp: 0,
+            stamp: FIRST_STAMP,
             hand: 0,
             bytes: 0,
             tags_max,
             bytes_max,
+            unsaved: None,
             counters,
         }
     }
@@ -107,7 +120,7 @@ impl TagTable {
             return None;
         };
         let entry = entry(&mut self.entries, slot)?;
-        if rule.dedup && entry.repeats(&publication) {
+        if entry.stands_for(id) || (rule.dedup && entry.repeats(&publication)) {
             return None;
         }
         let was_empty = entry.ring.is_empty();
@@ -123,9 +136,45 @@ impl TagTable {
         if was_empty {
             self.counters.add(Count::Tags, 1);
         }
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.changed(slot);
+        }
         self.queue_if_unfollowed(slot);
         self.make_room(slot);
         (!cores.is_empty()).then_some(Delivery { published, cores })
+    }
+
+    /// The same for a publication from before this node's start, which is for nobody.
+    pub(super) fn publish_kept(&mut self, id: RecordId, publication: Publication, rule: &TagRule, now: Instant) {
+        if let Some(slot) = self.slot(&publication.pid, &publication.tag)
+            && let Some(entry) = entry(&mut self.entries, slot)
+            && entry.stored.is_some_and(|stored| stored != id)
+        {
+            self.counters.sub(Count::Tags, u64::from(!entry.ring.is_empty()));
+            self.bytes -= entry.forget();
+        }
+        self.publish(id, publication, rule, now);
+    }
+
+    /// Takes in a value out of the queue's store, heard at `heard_at`, unless the tag is known; whether it was taken.
+    /// As every other it gives way to what was published later when the table is full.
+    pub(super) fn load(&mut self, value: LastValue, heard_at: Instant) -> bool {
+        let LastValue { published, at_unix_ms, is_broken } = value;
+        let known = self.slot(&published.pid, &published.tag);
+        let Some(slot) = known.or_else(|| self.insert(&published.pid, &published.tag).ok()) else { return false };
+        let Some(entry) = entry(&mut self.entries, slot) else { return false };
+        if entry.newest.is_some() {
+            return false;
+        }
+        let published = entry.take_over(&published);
+        (entry.newest, entry.stored, entry.broken) = (Some(published.id), Some(published.id), is_broken);
+        entry.stamp = at_unix_ms.min(FIRST_STAMP - 1);
+        self.bytes += entry.ring.push(published.clone(), heard_at);
+        self.counters.add(Count::Tags, 1);
+        self.queue_if_unfollowed(slot);
+        while self.len() > self.tags_max && self.evict_unfollowed() {}
+        self.make_room(slot);
+        self.slot(&published.pid, &published.tag).is_some()
     }
 
     /// Notes that `core` wants the tag, and gives what its subscriber gets first.
@@ -207,6 +256,10 @@ impl TagTable {
         if self.len() >= self.tags_max && !self.evict_unfollowed() {
             return Err(Full);
         }
+        self.insert(pid, tag)
+    }
+
+    fn insert(&mut self, pid: &Pid, tag: &Tag) -> Result<u32, Full> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -316,9 +369,27 @@ impl Entry {
             newest: None,
             ring: Ring::default(),
             broken: false,
+            stored: None,
             stamp: 0,
             queued: false,
         }
+    }
+
+    /// Whether the value out of the store stands for this record already. The log brings a record once; one of the
+    /// same origin and before the stored one can only be a replay that comes late.
+    fn stands_for(&mut self, id: RecordId) -> bool {
+        let Some(stored) = self.stored else { return false };
+        let is_late = stored.origin == id.origin && id.seq < stored.seq;
+        if !is_late {
+            self.stored = None;
+        }
+        is_late || stored == id
+    }
+
+    /// Forgets every publication; gives the bytes that were freed.
+    fn forget(&mut self) -> usize {
+        (self.newest, self.stored, self.broken) = (None, None, false);
+        self.ring.clear()
     }
 
     /// Whether a subscriber that holds the last value would learn nothing: a `keep` after one that was none counts.
@@ -339,6 +410,16 @@ impl Entry {
             keep: publication.keep,
             affair_id: publication.affair_id,
             payload: Bytes::copy_from_slice(&publication.payload),
+        })
+    }
+
+    /// A publication out of the store, copied for the same reasons.
+    fn take_over(&self, published: &Published) -> Arc<Published> {
+        Arc::new(Published {
+            pid: self.pid.clone(),
+            tag: self.tag.clone(),
+            payload: Bytes::copy_from_slice(&published.payload),
+            ..published.clone()
         })
     }
 

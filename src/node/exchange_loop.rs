@@ -100,7 +100,11 @@ impl ExchangeLoop {
                 tracing::error!(shard, "the queue has lost records for good; subscribers are told");
                 self.apply(Input::Lost { shard: Some(shard) });
             }
+            LogEvent::LastValue(value) => self.apply(Input::LastValue(value)),
+            LogEvent::Retained(outcome) => self.apply(Input::Retained(outcome)),
+            LogEvent::NewEpoch => self.apply(Input::NewEpoch),
             LogEvent::Ready => {
+                self.apply(Input::Warmed);
                 self.set_state(State::Ready);
                 ready();
             }
@@ -138,6 +142,7 @@ impl ExchangeLoop {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
                     Effect::ToCore(core, message) => self.staged[usize::from(core)].push(message),
+                    Effect::Retain { term, values } => self.log.retain(term, values),
                     Effect::Append(record, to) => {
                         if let Err((to, refusal)) = self.log.append(record, to) {
                             self.apply(Input::Appended { to, result: Err(refusal) });

@@ -92,6 +92,8 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
         boot: shared.boot,
         cores: shared.cores,
         shards: config.shards,
+        // What the embedded queue holds ends with the node.
+        retains: config.queue == QueueKind::Redis,
         rules: ExchangeRules {
             limits: config.limits.queue.clone(),
             opening: config.limits.opening.clone(),

@@ -13,8 +13,8 @@ use ws_cluster::{
     exchange::{Effect, Exchange, ExchangeRules, ExchangeSettings, Input, Now},
     metrics::{Count, Counters},
     model::{
-        AckTo, Audience, Boot, ClientId, FollowStart, FromCore, NodeId, Pid, Publication, Push, Record, RecordId,
-        Refusal, Reply, Role, SessionId, Tag, Ticket, ToCore,
+        AckTo, Audience, Boot, ClientId, FollowStart, FromCore, LastValue, NodeId, Pid, Publication, Push, Record,
+        RecordId, Refusal, Reply, Role, SessionId, Tag, Ticket, ToCore,
     },
 };
 
@@ -29,6 +29,8 @@ pub struct Node {
     pub counters: Arc<Counters>,
     pub inboxes: Vec<VecDeque<ToCore>>,
     pub outgoing: VecDeque<(Record, AckTo)>,
+    /// What it wants in the queue's store; at most one batch until it is answered.
+    pub retaining: VecDeque<(u64, Vec<LastValue>)>,
     /// How much of the log it has heard.
     pub cursor: usize,
 }
@@ -39,6 +41,7 @@ pub struct Cluster {
     pub log: Vec<(RecordId, Record)>,
     pub rules: ExchangeRules,
     pub now: Instant,
+    start: Instant,
     seq: u64,
     tickets: u64,
     opened: u32,
@@ -54,7 +57,8 @@ impl Cluster {
     }
 
     pub fn starting(now: Instant, nodes: usize, rules: ExchangeRules) -> Self {
-        let mut cluster = Self { nodes: Vec::new(), log: Vec::new(), rules, now, seq: 0, tickets: 0, opened: 0 };
+        let mut cluster =
+            Self { nodes: Vec::new(), log: Vec::new(), rules, now, start: now, seq: 0, tickets: 0, opened: 0 };
         for id in 1..=nodes {
             cluster.join(NodeId::try_from(id).expect("few nodes"), Boot(0x100));
         }
@@ -65,20 +69,26 @@ impl Cluster {
     /// Starts a node at the end of the log; its index.
     pub fn join(&mut self, id: NodeId, boot: Boot) -> usize {
         let counters = Arc::<Counters>::default();
-        let settings = ExchangeSettings { node: id, boot, cores: CORES, shards: SHARDS, rules: self.rules.clone() };
+        let settings =
+            ExchangeSettings { node: id, boot, cores: CORES, shards: SHARDS, retains: true, rules: self.rules.clone() };
         let exchange = Exchange::new(settings, counters.clone());
         let inboxes = vec![VecDeque::new(); usize::from(CORES)];
-        let (outgoing, cursor) = (VecDeque::new(), self.log.len());
-        self.nodes.push(Node { id, boot, exchange, counters, inboxes, outgoing, cursor });
+        let (outgoing, retaining, cursor) = (VecDeque::new(), VecDeque::new(), self.log.len());
+        self.nodes.push(Node { id, boot, exchange, counters, inboxes, outgoing, retaining, cursor });
         self.nodes.len() - 1
     }
 
     /// One input to one node; its effects are kept, not yet followed.
     pub fn apply(&mut self, node: usize, input: Input) {
         let mut out = Vec::new();
-        let now = Now { mono: self.now, unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: self.now, unix_ms: self.unix_ms() };
         self.nodes[node].exchange.apply(input, now, &mut out);
         self.nodes[node].keep(out);
+    }
+
+    /// The wall clock.
+    pub fn unix_ms(&self) -> u64 {
+        1_700_000_000_000 + u64::try_from((self.now - self.start).as_millis()).expect("a short test")
     }
 
     pub fn core(&mut self, node: usize, message: FromCore) {
@@ -284,6 +294,7 @@ impl Node {
             match effect {
                 Effect::ToCore(core, message) => self.inboxes[usize::from(core)].push_back(message),
                 Effect::Append(record, to) => self.outgoing.push_back((record, to)),
+                Effect::Retain { term, values } => self.retaining.push_back((term, values)),
             }
         }
     }

@@ -2,8 +2,8 @@
 //! whatever the queue does.
 //!
 //! A shard has two halves that decide ([`Publisher`], [`receiver::Receiver`]: no clock, no I/O) and two tasks that await
-//! ([`publish`], [`receive`]); [`keep`] reaches the queue and keeps the node's lease. Everything runs on the node's
-//! thread, inside a tokio `LocalSet`.
+//! ([`publish`], [`receive`]); [`keep`] reaches the queue and keeps the node's lease, [`retain`] stores tags' last
+//! values. Everything runs on the node's thread, inside a tokio `LocalSet`.
 //!
 //! Invariants: a submitter is answered exactly once, with `Ok` only for what is in the log; a node hears every
 //! record once and in the log's order, or is told where something is missing. No queue without a bound: a node that
@@ -17,6 +17,7 @@ mod keep;
 mod pending;
 mod publish;
 mod receive;
+mod retain;
 mod window;
 
 #[cfg(test)]
@@ -36,12 +37,13 @@ pub use self::events::LogEvents;
 use self::{
     events::EventSender,
     publisher::{Publisher, PublisherSettings, Told},
+    retain::Wanted,
 };
 use super::{Body, Broker, Durability, lease::Lease, now};
 use crate::{
-    limits::{LEASE_TTL, QueueLimits},
+    limits::{LEASE_TTL, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES_MAX, QueueLimits},
     metrics::{Count, Counters},
-    model::{AckTo, Boot, NodeId, Record, RecordId, Refusal},
+    model::{AckTo, Boot, LastValue, NodeId, Record, RecordId, Refusal, RetainOutcome},
 };
 
 /// What the log is told at start.
@@ -82,6 +84,13 @@ pub enum LogEvent {
         /// The record's identity, or why it was refused.
         result: Result<RecordId, Refusal>,
     },
+    /// The queue's store has a tag's last value. Comes before the retained log of its shard has been heard, which may
+    /// know better.
+    LastValue(LastValue),
+    /// The outcome of [`Log::retain`].
+    Retained(RetainOutcome),
+    /// A shard of the queue has begun a new epoch: the queue is another, or has lost something.
+    NewEpoch,
     /// The queue has lost records of this shard for good.
     Lost {
         /// The shard.
@@ -109,6 +118,7 @@ impl LogEvent {
             LogEvent::Heard { record: Record::Publication(publication), .. } => publication.payload.len(),
             LogEvent::Heard { record: Record::Push(push), .. } => push.payload.len(),
             LogEvent::Heard { record: Record::Request(request), .. } => request.payload.len(),
+            LogEvent::LastValue(value) => value.published.payload.len(),
             _ => 0,
         };
         size_of::<Self>() + payload_bytes
@@ -130,6 +140,8 @@ struct Common {
     counters: Arc<Counters>,
     events: EventSender,
     lease: RefCell<Lease>,
+    /// Last values that are to be written.
+    wanted: Wanted,
     /// Shards whose calls to the queue fail.
     down: Cell<usize>,
     /// Shards that have not heard the retained log yet.
@@ -159,6 +171,7 @@ impl Log {
             down: Cell::new(0),
             unready: Cell::new(usize::from(settings.shards)),
             lease: RefCell::new(Lease::new(LEASE_TTL)),
+            wanted: Wanted::default(),
             events: sender,
             broker,
             settings,
@@ -166,7 +179,8 @@ impl Log {
         });
         let shards: Rc<[Rc<Shard>]> =
             (0..common.settings.shards).map(|number| Rc::new(Shard::new(number, common.clone()))).collect();
-        let tasks = vec![tokio::task::spawn_local(keep::run(common.clone(), shards.clone()))];
+        let keeping = tokio::task::spawn_local(keep::run(common.clone(), shards.clone()));
+        let tasks = vec![keeping, tokio::task::spawn_local(retain::run(common.clone()))];
         (Self { common, shards, tasks }, events)
     }
 
@@ -185,6 +199,12 @@ impl Log {
             Err(_) => self.common.counters.inc(Count::LogRefused),
         }
         offered
+    }
+
+    /// Puts tags' last values, perhaps none, into the queue's store, unless that has seen a higher term. The outcome comes
+    /// as [`LogEvent::Retained`]; nothing more may be given before that.
+    pub fn retain(&self, term: u64, values: Vec<LastValue>) {
+        self.common.wanted.put(term, values);
     }
 
     /// Whether every record that was submitted has its outcome, or its outcome is on its way to the node.
@@ -253,7 +273,8 @@ impl Shard {
         counters.add(Count::LogRefused, told.refused);
         counters.add(Count::LogEpochs, told.epochs);
         let appended = |(to, result)| (to != AckTo::Nobody).then_some(LogEvent::Appended { to, result });
-        let mut events = told.outcomes.into_iter().filter_map(appended).collect();
+        let mut events: Vec<LogEvent> = told.outcomes.into_iter().filter_map(appended).collect();
+        events.extend((told.epochs > 0).then_some(LogEvent::NewEpoch));
         self.common.events.send_all(&mut events).await;
         self.tell_health().await;
     }
@@ -271,6 +292,20 @@ impl Shard {
             (false, 0) => self.common.events.send(LogEvent::Up).await,
             _ => {}
         }
+    }
+}
+
+/// A queue answers within this; if its implementation does not, the outcome is unknown.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many entries the next page asks for, after one of `count` entries and `bytes`.
+fn next_page(wanted: usize, count: usize, bytes: usize) -> usize {
+    if bytes > LOG_PAGE_BYTES {
+        (wanted / 2).max(1)
+    } else if count == wanted && bytes < LOG_PAGE_BYTES / 4 {
+        (wanted * 2).min(LOG_PAGE_ENTRIES_MAX)
+    } else {
+        wanted
     }
 }
 

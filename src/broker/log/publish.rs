@@ -3,22 +3,16 @@
 //! Invariants: one call to the queue at a time; submitters are told while a call is on its way, so that a queue that
 //! hangs holds nobody longer than the bound.
 
-use std::{
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, time::Instant};
 
 use super::{
-    Shard,
+    CALL_TIMEOUT, Shard,
     publisher::{Publisher, Step},
 };
 use crate::{
     broker::{BrokerError, Pending, now},
     metrics::Count,
 };
-
-/// A queue answers within this; if its implementation does not, the outcome is unknown.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shard: Rc<Shard>) {
     let broker = shard.common.broker.clone();

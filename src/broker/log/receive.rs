@@ -4,15 +4,15 @@
 //! Invariants: subscribed before the tail is asked for, so that nothing falls between the two; while the node does
 //! not take events, nothing is read.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use super::{
-    LogEvent, Shard,
+    CALL_TIMEOUT, LogEvent, Shard, next_page,
     receiver::{Harvest, Heard, Receiver, Verdict},
 };
 use crate::{
     broker::{Live, News, Opened, Pending},
-    limits::{LOG_PAGE_BYTES, LOG_PAGE_ENTRIES_MAX, LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN},
+    limits::{LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN},
     metrics::Count,
 };
 
@@ -39,11 +39,13 @@ struct Reading {
 }
 
 impl Reading {
-    /// Hears the retained log up to the tail that it has now.
+    /// Takes the last values of the queue's store, and hears the retained log up to the tail that it has now. In this
+    /// order: what was stored before it was read is in the log that is read behind it, or has been trimmed from there.
     async fn warm_up(&mut self) {
         let shard = self.shard.clone();
         let mut opened = self.open(&Opened::default()).await;
         let again = loop {
+            shard.load_last_values().await;
             self.catch_up().await;
             let again = self.open(&opened).await;
             if opened.is_continued_by(&again) {
@@ -197,19 +199,5 @@ impl Shard {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOG_RETRY_MAX);
         }
-    }
-}
-
-/// See the same in the publishing task.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many entries the next page asks for, after one of `count` entries and `bytes`.
-fn next_page(wanted: usize, count: usize, bytes: usize) -> usize {
-    if bytes > LOG_PAGE_BYTES {
-        (wanted / 2).max(1)
-    } else if count == wanted && bytes < LOG_PAGE_BYTES / 4 {
-        (wanted * 2).min(LOG_PAGE_ENTRIES_MAX)
-    } else {
-        wanted
     }
 }

@@ -30,10 +30,13 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use tokio::task::LocalSet;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
 
 #[derive(Parser)]
 #[command(name = "loadtest", about = "Drives ws-cluster nodes and checks what they deliver", max_term_width = 120)]
@@ -69,7 +72,22 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(LocalSet::new().run_until(scenario(cli.scenario)))
+    runtime.block_on(LocalSet::new().run_until(async {
+        tokio::select! {
+            ended = scenario(cli.scenario) => ended,
+            // A node that was started for the run must not outlive it.
+            stopped = stopped() => stopped.and_then(|()| bail!("stopped by a signal")),
+        }
+    }))
+}
+
+/// Waits for a signal to stop.
+async fn stopped() -> Result<()> {
+    let (mut interrupted, mut ended) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupted.recv() => Ok(()),
+        _ = ended.recv() => Ok(()),
+    }
 }
 
 /// Runs a scenario and prints what it found; whether every check holds.

@@ -77,8 +77,9 @@ pub struct SlowArgs {
     /// Length of each of the two measured phases, in seconds
     #[arg(long, default_value_t = 30.0)]
     pub seconds: f64,
-    /// Publishing before the first phase, in seconds: longer than what the node keeps by age, so that its memory is level
-    #[arg(long, default_value_t = 35.0)]
+    /// Publishing before the first phase, in seconds: until what the node keeps of the past (the embedded queue's rest) is full
+    /// and its memory level
+    #[arg(long, default_value_t = 100.0)]
     pub warmup: f64,
     /// From the last stalled subscription to the second phase, in seconds: until their buffers are full
     #[arg(long, default_value_t = 10.0)]

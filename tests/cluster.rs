@@ -49,6 +49,7 @@ mod blackbox {
     mod requests;
     mod retained;
     mod slow;
+    mod stalled;
     mod syscalls;
     mod tags;
     mod tokens;

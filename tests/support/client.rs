@@ -4,7 +4,10 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue, protocol::Role},
@@ -39,6 +42,8 @@ pub struct Connect<'a> {
     pub path: &'a str,
     /// A browser's page.
     pub origin: Option<&'a str>,
+    /// `SO_RCVBUF` of its socket: how little it takes before it is felt that nobody reads.
+    pub receive_buffer: Option<u32>,
 }
 
 impl<'a> Connect<'a> {
@@ -55,6 +60,7 @@ impl<'a> Connect<'a> {
             expires_in: 60,
             path: "/ws/connect",
             origin: None,
+            receive_buffer: None,
         }
     }
 
@@ -108,11 +114,20 @@ impl<'a> Connect<'a> {
         if let Some(origin) = self.origin {
             request.headers_mut().insert("origin", HeaderValue::from_str(origin).expect("an origin"));
         }
-        let stream = TcpStream::connect(address).await.map_err(|error| Box::new(error.into()))?;
-        stream.set_nodelay(true).map_err(|error| Box::new(error.into()))?;
+        let stream = self.stream(address).await.map_err(|error| Box::new(error.into()))?;
         let opening = timeout(PATIENCE, tokio_tungstenite::client_async(request, stream)).await;
         let (socket, _) = opening.expect("an answer to the handshake").map_err(Box::new)?;
         Ok(Client { socket, cid: String::new(), greeting: Value::Null, put_back: VecDeque::new() })
+    }
+
+    async fn stream(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let stream = socket.connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 }
 

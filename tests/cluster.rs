@@ -53,4 +53,5 @@ mod blackbox {
     mod syscalls;
     mod tags;
     mod tokens;
+    mod writes;
 }

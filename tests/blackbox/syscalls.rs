@@ -1,39 +1,15 @@
 //! What a node asks of the kernel under a fan-out: with io_uring, its ring and not epoll.
 //! Method: `strace -c -f` on the running node while it delivers.
 
-use std::{collections::HashMap, process::Stdio};
+use std::collections::HashMap;
 
-use tokio::process::Command;
-
-use crate::support::{Client, Cluster, Setup, json, node::signal, run};
+use crate::support::{Client, Cluster, Setup, json, run, trace::Trace};
 
 /// Calls by name while `work` runs; none where the machine forbids tracing.
 async fn counted(cluster: &Cluster, work: impl Future<Output = ()>) -> Option<HashMap<String, u64>> {
-    let pid = cluster.a().pid().to_string();
-    let spawned =
-        Command::new("strace").args(["-c", "-f", "-p", &pid]).stderr(Stdio::piped()).kill_on_drop(true).spawn();
-    let mut strace = spawned.expect("strace is not installed; `make test` installs it");
-    let tracer = strace.id().expect("it runs");
-    // It says so once it has attached, and dies at once where ptrace is forbidden.
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-    if let Ok(Some(status)) = strace.try_wait() {
-        eprintln!("SKIPPED: ptrace is forbidden here (strace ended with {status})");
-        return None;
-    }
+    let trace = Trace::of(cluster.a(), &["-c", "-f"]).await?;
     work.await;
-    signal(tracer, "INT");
-    let output = strace.wait_with_output().await.expect("its table");
-    let table = String::from_utf8_lossy(&output.stderr).into_owned();
-    if table.contains("Operation not permitted") {
-        eprintln!("SKIPPED: ptrace is forbidden here: {table}");
-        return None;
-    }
-    // `% time, seconds, usecs/call, calls, [errors], syscall`
-    let row = |line: &str| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        Some(((*columns.last()?).to_owned(), columns.get(3)?.parse().ok()?))
-    };
-    Some(table.lines().filter_map(row).collect())
+    Some(trace.counts().await)
 }
 
 async fn fan_out(cluster: &Cluster) {

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod redis;
 pub mod sign;
 pub mod token;
+pub mod trace;
 
 use std::time::Duration;
 

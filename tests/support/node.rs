@@ -171,7 +171,7 @@ impl Drop for Node {
 fn arguments(id: u16, queue: Queue<'_>, driver: Driver, file: &Path, config: &Config) -> Vec<String> {
     let id = id.to_string();
     let file = file.to_string_lossy();
-    let mut arguments: Vec<String> = ["--node", &id, "--env", "test", "--config", &file, "--cores", "2"]
+    let mut arguments: Vec<String> = ["--node", &id, "--env", "test", "--config", &file]
         .iter()
         .chain(&["--ws_host", "127.0.0.1", "--http_host", "127.0.0.1"])
         .chain(&["--ws_port", "0", "--http_port", "0", "--metrics_port", "0"])
@@ -190,6 +190,9 @@ fn arguments(id: u16, queue: Queue<'_>, driver: Driver, file: &Path, config: &Co
     }
     if driver == Driver::Epoll {
         arguments.extend(["--driver".into(), "epoll".into()]);
+    }
+    if !config.extra_flags().iter().any(|flag| flag == "--cores") {
+        arguments.extend(["--cores".into(), "2".into()]);
     }
     arguments.extend_from_slice(config.extra_flags());
     arguments

@@ -12,7 +12,13 @@ use ws_cluster::{
     limits::{FrameLimits, Limits},
     metrics::Counters,
     model::{Boot, FollowStart, Pid, Published, RecordId, Role, Tag, TagRules},
-    protocol::{command, decoder::Decoder, message},
+    protocol::{
+        command,
+        decoder::Decoder,
+        deflate::{Deflater, Inflater, Window, negotiate},
+        frame::OpCode,
+        message,
+    },
 };
 
 const KLINE: &str = r#"{"s":"BTCUSDT","i":"1m","t":1795460000000,"o":"68012.10","h":"68020.00","l":"68001.55","c":"68011.07","v":"12.334"}"#;
@@ -57,6 +63,40 @@ fn write_a_publication(bencher: Bencher) {
         text.clear();
         message::publication(&mut text, black_box(&published), message::Arrival::Live { merged: 0 });
     });
+}
+
+/// permessage-deflate at its default level, once a core and message whoever gets it.
+#[divan::bench(args = [256, 1024, 16_384])]
+fn compress_a_message(bencher: Bencher, bytes: usize) {
+    let (payload, window) = (klines(bytes), window(bytes));
+    let mut deflater = Deflater::new(3);
+    bencher.bench_local(|| deflater.frame(OpCode::Text, black_box(payload.as_bytes()), window));
+}
+
+/// The same back, once for each compressed message that a client sends.
+#[divan::bench(args = [256, 1024, 16_384])]
+fn inflate_a_message(bencher: Bencher, bytes: usize) {
+    let frame = Deflater::new(3).frame(OpCode::Text, klines(bytes).as_bytes(), window(bytes)).expect("smaller");
+    let data = if frame[1] < 126 { &frame[2..] } else { &frame[4..] };
+    let mut inflater = Inflater::default();
+    bencher.bench_local(|| inflater.inflate(black_box(data), bytes).expect("a compressed message").len());
+}
+
+fn window(bytes: usize) -> Window {
+    Window::of(negotiate("permessage-deflate").expect("an offer").deflate, bytes).expect("the largest")
+}
+
+/// JSON of bars, cut at so many bytes.
+fn klines(bytes: usize) -> String {
+    let mut text = String::new();
+    let mut noise: u32 = 1;
+    while text.len() < bytes {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (price, volume) = (noise >> 14, noise % 10_000);
+        text.push_str(&format!(r#"{{"t":17954600{:05},"c":"68.{price:06}","v":"{volume}"}},"#, text.len()));
+    }
+    text.truncate(bytes);
+    text
 }
 
 /// Routing, encoding, queueing and taking off again, for all subscribers of a tag on one core.

@@ -32,9 +32,9 @@ impl Bucket {
         Duration::from_secs_f32(-self.tokens / self.per_second)
     }
 
-    /// Whether at least half of the burst is there.
+    /// Whether at least half of the burst is there. Without a rate nobody is ever in debt.
     fn is_relaxed(&self) -> bool {
-        self.tokens * 2.0 >= self.burst
+        self.per_second <= 0.0 || self.tokens * 2.0 >= self.burst
     }
 }
 
@@ -175,6 +175,24 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(throttle.sent(MESSAGE, now), Pace::Go);
             now += Duration::from_millis(20);
+        }
+    }
+
+    #[test]
+    fn who_becomes_slower_is_forgiven_where_bytes_have_no_bound() {
+        let mut now = crate::clock::now();
+        let mut throttle = throttle(now);
+        for round in 0..20 {
+            let mut held_back = Duration::ZERO;
+            while held_back < Duration::from_millis(200) {
+                assert_eq!(throttle.received(1000, now), Pace::Go, "round {round}");
+                match throttle.sent(MESSAGE, now) {
+                    Pace::Go => {}
+                    Pace::Wait(wait) => (now, held_back) = (now + wait, held_back + wait),
+                    Pace::TooFast => panic!("closed in round {round}"),
+                }
+            }
+            now += Duration::from_secs(10);
         }
     }
 

@@ -21,7 +21,7 @@ pub mod redis;
 use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use ws_cluster_redis::{Listener, Said};
 
 pub use self::batch::{Batch, Body, Content, Records};
@@ -310,6 +310,7 @@ pub struct Live(Source);
 enum Source {
     Messages(Listener, Decode),
     Nudges(Arc<Notify>, Arc<memory::Progress>),
+    News(mpsc::Receiver<News>),
 }
 
 /// What [`Live::next`] brings.
@@ -336,6 +337,11 @@ impl Live {
         Self(Source::Nudges(nudge, progress))
     }
 
+    /// What a queue of a test brings.
+    pub fn news(news: mpsc::Receiver<News>) -> Self {
+        Self(Source::News(news))
+    }
+
     /// Waits for the next news. Nothing is lost when this is dropped.
     pub async fn next(&mut self) -> News {
         match &mut self.0 {
@@ -349,6 +355,7 @@ impl Live {
                 nudge.notified().await;
                 News::Nudge
             }
+            Source::News(news) => news.recv().await.unwrap_or(News::Ended),
         }
     }
 

@@ -81,6 +81,7 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let settings = LogSettings {
         node: config.node,
         boot: shared.boot,
+        seed: random(),
         shards: config.shards,
         lease_text: banner::public_address(config, bound),
         durability: Durability::Log,
@@ -235,8 +236,11 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
     }
 }
 
-/// The standard library's hasher is keyed at random; that is all the randomness a boot needs.
 fn random_boot() -> Boot {
-    let random = RandomState::new().build_hasher().finish();
-    Boot(u32::try_from(random >> 32).unwrap_or_default())
+    Boot(u32::try_from(random() >> 32).unwrap_or_default())
+}
+
+/// The standard library's hasher is keyed at random; that is all the randomness a boot needs.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -85,6 +85,7 @@ pub fn settings(node: u16, shards: u16) -> LogSettings {
     LogSettings {
         node,
         boot: Boot(fastrand::u32(1..)),
+        seed: fastrand::u64(..),
         shards,
         lease_text: format!("node {node}"),
         durability: Durability::Log,

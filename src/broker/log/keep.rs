@@ -52,6 +52,7 @@ async fn start(common: &Rc<Common>, shards: &Rc<[Rc<Shard>]>) -> Result<(), Stri
         }
     };
     tokio::select! {
+        biased;
         started = join_and_claim(common) => started,
         () = expiring => Ok(()),
     }

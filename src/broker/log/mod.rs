@@ -25,7 +25,6 @@ mod model_tests;
 
 use std::{
     cell::{Cell, RefCell},
-    hash::{BuildHasher, Hasher, RandomState},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -53,6 +52,8 @@ pub struct LogSettings {
     pub node: NodeId,
     /// This boot of it.
     pub boot: Boot,
+    /// Draws the origins of this boot's records: random, and another for every boot.
+    pub seed: u64,
     /// Shards of the log, 1-64; the whole cluster has the same number.
     pub shards: u16,
     /// What other nodes read in this node's lease: its public address and the like. No secrets.
@@ -250,8 +251,7 @@ impl Shard {
                 limits.replay_bytes_max / usize::from(common.settings.shards)
             },
         };
-        // Random keys of the process, and another hasher for every shard.
-        let seed = RandomState::new().build_hasher().finish();
+        let seed = common.settings.seed.wrapping_add(number.into());
         let publisher = Publisher::new(settings, common.settings.durability, seed);
         Self {
             number,

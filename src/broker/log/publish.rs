@@ -71,6 +71,7 @@ impl Shard {
     /// Waits for work or the instant.
     async fn pause(&self, until: Option<Instant>) {
         tokio::select! {
+            biased;
             () = self.work.notified() => {}
             () = sleep_until(until) => {}
         }

@@ -59,6 +59,8 @@ pub struct Memory {
 struct State {
     /// Counts the queue's starts.
     run: u64,
+    /// The first epoch that a queue of the first run may begin with: the time, or in tests a number that repeats.
+    epoch_first: u64,
     shards: Option<u16>,
     logs: BTreeMap<u16, Shard>,
     last_values: BTreeMap<u16, LastValues>,
@@ -91,13 +93,14 @@ struct Shard {
 impl Memory {
     /// A queue that keeps what its slowest reader lacks, up to `log_bytes_max`.
     pub fn new(log_bytes_max: usize) -> Self {
-        let state = State { run: 1, ..State::default() };
+        let state = State { run: 1, epoch_first: unix_ms(), ..State::default() };
         Self { log_bytes_max, faulty: false, state: Lock::new(state) }
     }
 
     /// For tests: a queue of which publishers believe that it may lose what it has.
     pub fn faulty(log_bytes_max: usize) -> Self {
-        Self { faulty: true, ..Self::new(log_bytes_max) }
+        let state = State { run: 1, epoch_first: 1, ..State::default() };
+        Self { log_bytes_max, faulty: true, state: Lock::new(state) }
     }
 
     /// For tests: the queue restarts, without what it stored unless `keeps` says so.
@@ -108,9 +111,15 @@ impl Memory {
                 state.shards = None;
                 state.leases.clear();
                 state.last_values.clear();
-                state.logs.values_mut().for_each(|shard| shard.log = ShardLog::new(unix_ms()));
+                let epoch_min = state.epoch_min();
+                state.logs.values_mut().for_each(|shard| shard.log = ShardLog::new(epoch_min));
             }
         });
+    }
+
+    /// For tests: the queue falls back by up to so many entries of each shard; unseen, unless it restarts too.
+    pub fn lose_tail(&self, entries: u64) {
+        self.with(|state| state.logs.values_mut().for_each(|shard| shard.log.lose_tail(entries)));
     }
 
     /// For tests: the queue is away, or back.
@@ -141,7 +150,13 @@ impl Memory {
 
 impl State {
     fn shard(&mut self, shard: u16) -> &mut Shard {
-        self.logs.entry(shard).or_insert_with(|| Shard { log: ShardLog::new(unix_ms()), readers: Vec::new() })
+        let epoch_min = self.epoch_min();
+        self.logs.entry(shard).or_insert_with(|| Shard { log: ShardLog::new(epoch_min), readers: Vec::new() })
+    }
+
+    /// Above every epoch of earlier runs: none of them opens so many.
+    fn epoch_min(&self) -> u64 {
+        self.epoch_first + (self.run - 1) * 1000
     }
 
     fn append(&mut self, shard: u16, append: &Append, log_bytes_max: usize) -> Result<Appended, BrokerError> {

@@ -125,7 +125,7 @@ impl ShardLog {
     }
 }
 
-#[cfg(test)]
+/// For tests.
 impl ShardLog {
     /// The queue comes back without its last entries, as many as the current epoch has of them.
     pub(in crate::broker) fn lose_tail(&mut self, entries: u64) {
@@ -148,6 +148,7 @@ impl ShardLog {
     }
 
     /// The entries, oldest first.
+    #[cfg(test)]
     pub(in crate::broker) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }

@@ -1,0 +1,298 @@
+//! One core of a node: a hub, its inbox, and the virtual sockets of its connections.
+//!
+//! Method: does around the hub what the shard does: hears no faster than it writes, walks the dirty, leaves a blocked
+//! socket to a drain, ends a connection when its socket does. A virtual socket takes as many bytes as its kernel has
+//! room for; the client takes them from there.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::IoSlice,
+    sync::Arc,
+    time::Duration,
+};
+
+use ws_cluster::{
+    hub::{Expired, FollowRefused, Hub, HubSettings, NewSession, Phase},
+    limits::Limits,
+    metrics::{Count, Counters},
+    model::{Boot, FollowStart, FromCore, NodeId, Pid, Reply, Role, SessionId, Tag, Ticket, ToCore},
+    protocol::message,
+};
+
+use super::{expected::Expected, model};
+
+/// Slices of one write, and writes of one visit.
+const SLICES_MAX: usize = 64;
+const WRITES_PER_VISIT: usize = 4;
+
+/// A connection, as its core has it.
+pub struct Conn {
+    pub client: usize,
+    /// What the kernel has and the client has not read.
+    pub kernel: Vec<u8>,
+    pub capacity: usize,
+    /// The client's end is gone; this one does not know yet.
+    pub gone: bool,
+    /// A drain owns the writing.
+    blocked: bool,
+    /// This end is closed for writing, or altogether.
+    pub ended: bool,
+    pub shut: bool,
+    /// By the tag's number.
+    pub expected: Vec<Expected>,
+}
+
+enum Visit {
+    Done,
+    Blocked,
+    More,
+}
+
+/// See the module.
+pub struct Core {
+    pub number: u8,
+    pub hub: Hub,
+    pub counters: Arc<Counters>,
+    limits: Arc<Limits>,
+    started: Duration,
+    pub inbox: VecDeque<ToCore>,
+    pub to_exchange: Vec<FromCore>,
+    pub replies: Vec<(Ticket, Reply)>,
+    pub conns: BTreeMap<SessionId, Conn>,
+    /// Messages heard since the last complete walk, and their payloads.
+    ahead: (usize, usize),
+}
+
+impl Core {
+    pub fn new(node: NodeId, boot: Boot, number: u8, limits: Arc<Limits>, now: Duration) -> Self {
+        let counters = Arc::<Counters>::default();
+        let settings = HubSettings { node, boot, core: number, limits: limits.clone(), outboxes_bytes_max: usize::MAX };
+        Self {
+            number,
+            hub: Hub::new(settings, counters.clone()),
+            counters,
+            limits,
+            started: now,
+            inbox: VecDeque::new(),
+            to_exchange: Vec::new(),
+            replies: Vec::new(),
+            conns: BTreeMap::new(),
+            ahead: (0, 0),
+        }
+    }
+
+    pub fn set_now(&mut self, now: Duration) {
+        let decis = (now - self.started).as_millis() / 100;
+        self.hub.set_now(decis.try_into().expect("a short run"));
+    }
+
+    pub fn open(&mut self, client: usize, capacity: usize) -> SessionId {
+        let uid: Box<str> = format!("u{client}").into();
+        let (pid, role) = (model::pid(), Role::User);
+        let new =
+            NewSession { pid: pid.clone(), role, uid: uid.clone(), device: None, tag_patterns: None, expires: None };
+        let session = self.hub.open(new);
+        let expected = (0..model::TAGS).map(|_| Expected::default()).collect();
+        let conn = Conn {
+            client,
+            kernel: Vec::new(),
+            capacity,
+            gone: false,
+            blocked: false,
+            ended: false,
+            shut: false,
+            expected,
+        };
+        assert!(self.conns.insert(session, conn).is_none(), "an id is used once");
+        self.to_exchange.push(FromCore::Opened { session, pid, role, uid, device: None, since_unix_ms: 0 });
+        session
+    }
+
+    /// What a client says, as the gateway takes it.
+    pub fn subscribe(&mut self, session: SessionId, number: usize, since: Option<Box<str>>) -> Result<(), String> {
+        let tag = model::tag(number);
+        let Some(conn) = self.conns.get_mut(&session) else { return Ok(()) };
+        let expected = &mut conn.expected[number];
+        match self.hub.follow(session, &tag) {
+            Ok(is_new) if is_new == expected.is_followed() => return Err(format!("follow said {is_new}")),
+            Ok(true) => {}
+            Ok(false) => self.hub.ask_again(session, &tag),
+            Err(FollowRefused::NoSession) => return Ok(()),
+            Err(refused) => return Err(format!("{refused:?}")),
+        }
+        expected.ask();
+        self.to_exchange.push(FromCore::Follow { session, pid: model::pid(), tag, since });
+        Ok(())
+    }
+
+    pub fn unsubscribe(&mut self, session: SessionId, number: usize, ack_id: &str) {
+        let tag = model::tag(number);
+        let unused = self.hub.unfollow(session, &tag);
+        self.unfollowed(unused);
+        if let Some(conn) = self.conns.get_mut(&session) {
+            conn.expected[number].end();
+        }
+        let mut text = Vec::new();
+        message::done(&mut text, ack_id);
+        self.hub.send_text(session, &text);
+    }
+
+    pub fn pong(&mut self, session: SessionId) {
+        self.hub.heard_from(session, 6, false);
+    }
+
+    fn unfollowed(&mut self, unused: Option<Tag>) {
+        let core = self.number;
+        self.to_exchange.extend(unused.map(|tag| FromCore::Unfollow { core, pid: model::pid(), tag }));
+    }
+
+    /// Carries out up to so many messages, as far ahead of the walk as the shard may.
+    pub fn hear(&mut self, messages_max: usize) -> Result<(), String> {
+        let writing = &self.limits.writing;
+        let ahead_max = (writing.outbox_frames_max / 4, writing.outbox_bytes_max / 4);
+        for _ in 0..messages_max {
+            if !self.hub.has_dirty() {
+                self.ahead = (0, 0);
+            } else if self.ahead.0 >= ahead_max.0 || self.ahead.1 >= ahead_max.1 {
+                return Ok(());
+            }
+            let Some(message) = self.inbox.pop_front() else { return Ok(()) };
+            self.ahead.0 += 1;
+            self.carry_out(message)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, message: ToCore) -> Result<(), String> {
+        match message {
+            ToCore::Publication(published) => {
+                self.ahead.1 += published.payload.len();
+                let followers = self.followers(&published.tag, |expected| expected.publish(&published));
+                let delivery = self.hub.publish(&published);
+                if delivery.matched != followers || delivery.queued + delivery.evicted != followers {
+                    return Err(format!("{delivery:?} to {followers} followers of {}", published.tag));
+                }
+            }
+            ToCore::Followed { session, pid, tag, start } => self.followed(session, &pid, &tag, start),
+            ToCore::Gap { pid, tag } => {
+                self.followers(&tag, Expected::gap);
+                self.hub.announce_gap(&pid, &tag);
+            }
+            ToCore::Reply { ticket, reply } => self.replies.push((ticket, reply)),
+            ToCore::Close { session, code, reason } => self.hub.begin_close(session, code, reason, false),
+            other => return Err(format!("nobody asked for {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn followed(&mut self, session: SessionId, pid: &Pid, tag: &Tag, start: FollowStart) {
+        let is_open = self.hub.session(session).is_some_and(|session| session.phase() == Phase::Open);
+        if let Some(conn) = self.conns.get_mut(&session).filter(|_| is_open) {
+            conn.expected[model::number(tag)].answered(&start);
+        }
+        let unused = self.hub.followed(session, pid, tag, start);
+        self.unfollowed(unused);
+    }
+
+    /// Notes something for each open connection that follows the tag; how many they are.
+    fn followers(&mut self, tag: &Tag, note: impl Fn(&mut Expected)) -> usize {
+        let (number, mut count) = (model::number(tag), 0);
+        for (id, conn) in &mut self.conns {
+            let is_open = self.hub.session(*id).is_some_and(|session| session.phase() == Phase::Open);
+            if is_open && conn.expected[number].is_joined() {
+                note(&mut conn.expected[number]);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Writes to up to so many sockets that have something waiting.
+    pub fn walk(&mut self, visits_max: usize) {
+        for _ in 0..visits_max {
+            let Some(id) = self.hub.next_dirty() else { return };
+            if self.conns.get(&id).is_some_and(|conn| !conn.blocked) {
+                self.write(id);
+            }
+        }
+    }
+
+    /// Lets the drains of sockets that take bytes again go on.
+    pub fn drain(&mut self) {
+        let is_writable = |conn: &&Conn| conn.blocked && (conn.kernel.len() <= conn.capacity / 2 || conn.shut);
+        let writable = self.conns.iter().filter(|(_, conn)| is_writable(conn));
+        for id in writable.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.write(id);
+        }
+    }
+
+    fn write(&mut self, id: SessionId) {
+        let visit = self.visit(id);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.blocked = !matches!(visit, Visit::Done);
+        let is_closing = self.hub.session(id).is_some_and(|session| session.phase() != Phase::Open);
+        if !conn.blocked && is_closing && self.hub.is_flushed(id) {
+            conn.ended = true;
+        }
+    }
+
+    fn visit(&mut self, id: SessionId) -> Visit {
+        let Some(conn) = self.conns.get_mut(&id) else { return Visit::Done };
+        for _ in 0..WRITES_PER_VISIT {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = self.hub.gather(id, &mut slices);
+            if filled == 0 {
+                return Visit::Done;
+            }
+            let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+            let room = conn.capacity.saturating_sub(conn.kernel.len());
+            let taken = wanted.min(room);
+            let mut left = taken;
+            for slice in &slices[..filled] {
+                let part = &slice[..slice.len().min(left)];
+                conn.kernel.extend_from_slice(part);
+                left -= part.len();
+            }
+            if !self.hub.wrote(id, taken) {
+                return Visit::Done;
+            }
+            if taken < wanted {
+                return Visit::Blocked;
+            }
+        }
+        Visit::More
+    }
+
+    /// Looks after deadlines; takes out the connections whose socket has ended.
+    pub fn look_after(&mut self, notices: impl Fn() -> bool) {
+        let mut expired = Vec::new();
+        self.hub.expire(4, &mut expired);
+        for Expired::Shut(id) in expired {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.shut = true;
+            }
+        }
+        let is_over = |conn: &Conn| conn.shut || conn.gone;
+        let over = self.conns.iter().filter(|(_, conn)| is_over(conn) && notices());
+        for id in over.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: SessionId) {
+        if let Some(closed) = self.hub.close(id) {
+            closed.unfollowed.into_iter().for_each(|tag| self.unfollowed(Some(tag)));
+            self.to_exchange.push(FromCore::Closed { session: id });
+        }
+        self.conns.remove(&id);
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_quiet(&self) -> bool {
+        self.inbox.is_empty() && self.to_exchange.is_empty() && !self.hub.has_dirty()
+    }
+
+    pub fn outbox_bytes(&self) -> u64 {
+        self.counters.get(Count::OutboxBytes)
+    }
+}

@@ -1,0 +1,591 @@
+//! A cluster in one thread and in virtual time: the queue, nodes, clients, publishers, and what happens to them.
+//!
+//! Method: every step lets one thing happen, lets time pass, and gives some of the nodes, cores and clients a turn,
+//! all drawn from the seed. At the end everything is healed and must come to rest.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use ws_cluster::{
+    limits::Limits,
+    model::{Boot, FromCore, Publication, Record, RecordId, Refusal, Reply, TagRule, Ticket},
+};
+
+use super::{
+    Plant, Profile,
+    chain::Chain,
+    client::{Client, Place, Said},
+    model::{self, TAGS},
+    node::{Birth, Node, State},
+    queue::{Link, Queue},
+    trace::Trace,
+};
+
+/// Steps in which things happen.
+const STEPS: usize = 220;
+/// Nodes that live at once.
+const NODES_MAX: usize = 4;
+/// Steps in which everything must come to rest.
+const STEPS_TO_REST: usize = 3_000;
+
+/// Why a run is wrong.
+pub type Wrong = String;
+
+/// See the module.
+pub struct World {
+    rng: Rng,
+    profile: Profile,
+    pub(super) plant: Plant,
+    queue: Arc<Queue>,
+    nodes: Vec<Option<Node>>,
+    clients: Vec<Client>,
+    limits: Arc<Limits>,
+    rules: Vec<TagRule>,
+    /// The order of the queue, while it is certain.
+    truth: Vec<Chain>,
+    /// What waits for an answer, and what was told.
+    published: u64,
+    waiting: HashMap<u64, usize>,
+    told: HashMap<u64, Result<RecordId, Refusal>>,
+    /// Of each tag the last publication of all.
+    last: Vec<(usize, RecordId)>,
+    boots: u32,
+    healed: bool,
+    pub trace: Trace,
+}
+
+impl World {
+    pub fn new(seed: u64, profile: Profile, plant: Plant, keeps_lines: bool) -> Self {
+        model::start_clock();
+        let mut rng = Rng::with_seed(seed);
+        let queue = Queue::new(rng.fork(), rng.u32(6..60));
+        let rules = model::rules(&mut rng);
+        let limits = model::limits(&mut rng);
+        let clients = (0..rng.usize(4..9)).map(|number| Client::new(number, number == 0, &mut rng)).collect();
+        let mut world = Self {
+            rng,
+            profile,
+            plant,
+            queue,
+            nodes: Vec::new(),
+            clients,
+            limits,
+            rules,
+            truth: (0..TAGS).map(|_| Chain::default()).collect(),
+            published: 0,
+            waiting: HashMap::new(),
+            told: HashMap::new(),
+            last: Vec::new(),
+            boots: 0,
+            healed: false,
+            trace: Trace::new(keeps_lines),
+        };
+        for _ in 0..world.rng.usize(2..4) {
+            world.join_node();
+        }
+        world
+    }
+
+    /// Runs to the end.
+    pub async fn run(&mut self) -> Result<(), Wrong> {
+        for _ in 0..STEPS {
+            self.happen()?;
+            self.pass().await;
+            self.turns()?;
+        }
+        self.heal();
+        self.come_to_rest().await?;
+        self.check_rest()
+    }
+
+    fn chance(&mut self, one_in: u32) -> bool {
+        self.rng.u32(..one_in) == 0
+    }
+
+    fn any<T>(&mut self, list: &[T]) -> Option<T>
+    where
+        T: Copy,
+    {
+        (!list.is_empty()).then(|| list[self.rng.usize(..list.len())])
+    }
+
+    fn living(&self, serves: bool) -> Vec<usize> {
+        let is_wanted = |node: &Node| !serves || node.state == State::Serves;
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter(|(_, node)| node.as_ref().is_some_and(is_wanted)).map(|(index, _)| index).collect()
+    }
+
+    /// Lets one thing happen.
+    fn happen(&mut self) -> Result<(), Wrong> {
+        match self.rng.u8(..100) {
+            0..38 => self.publish(),
+            38..50 => self.connect(),
+            50..60 => return self.subscribe(),
+            60..63 => self.unsubscribe(),
+            63..70 => self.stall(),
+            70..73 => self.cut_client(),
+            73..76 => self.reload(),
+            76..79 => self.cut_node(),
+            79..81 => self.fail_queue(),
+            81..84 => self.pause_node(),
+            84 => self.join_node(),
+            85 if self.profile.nodes_die => self.kill_node(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lets time pass: mostly little.
+    async fn pass(&mut self) {
+        let time = match self.rng.u8(..100) {
+            0..55 => 0,
+            55..88 => self.rng.u64(1..6),
+            88..97 => self.rng.u64(6..120),
+            _ => self.rng.u64(120..2500),
+        };
+        if time == 0 {
+            tokio::task::yield_now().await;
+            return tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(time)).await;
+    }
+
+    /// Gives some of all a turn.
+    fn turns(&mut self) -> Result<(), Wrong> {
+        self.learn_truth();
+        for index in 0..self.nodes.len() {
+            let Some(node) = &mut self.nodes[index] else { continue };
+            let rng = &mut self.rng;
+            let eager = self.healed || rng.u8(..4) > 0;
+            if eager {
+                node.turn(if rng.u8(..4) > 0 { 256 } else { rng.usize(1..6) })?;
+            }
+            for core in &mut node.cores {
+                core.set_now(model::now());
+                if self.healed || rng.u8(..4) > 0 {
+                    core.hear(rng.usize(1..40))?;
+                    core.walk(rng.usize(1..10));
+                }
+                core.drain();
+                let notices = self.healed || rng.u8(..4) == 0;
+                core.look_after(|| notices);
+                for (ticket, reply) in core.replies.drain(..) {
+                    let Reply::Submitted(outcomes) = reply else { return Err(format!("{reply:?} to a push")) };
+                    self.told.insert(ticket.number, outcomes[0]);
+                    self.trace.tell(100 + index, 13, || format!("told of {}: {:?}", ticket.number, outcomes[0]));
+                    if self.waiting.remove(&ticket.number).is_none() {
+                        return Err(format!("the publisher of {} is told twice", ticket.number));
+                    }
+                }
+            }
+        }
+        (0..self.clients.len()).try_for_each(|client| self.read(client))
+    }
+
+    fn learn_truth(&mut self) {
+        for (id, publication) in self.queue.take_stored() {
+            let number = model::number(&publication.tag);
+            self.truth[number].publish(id, &publication, self.rules[number].dedup);
+        }
+    }
+
+    fn read(&mut self, number: usize) -> Result<(), Wrong> {
+        let client = &mut self.clients[number];
+        if client.stalled {
+            return Ok(());
+        }
+        let Some(Place { node, core, session }) = client.place else { return Ok(()) };
+        let core = self.nodes[node].as_mut().map(|node| &mut node.cores[core]).ok_or("a client of a dead node")?;
+        let Some(conn) = core.conns.get_mut(&session) else {
+            client.disconnect();
+            return Ok(());
+        };
+        self.plant.spoil(conn);
+        let truth = self.profile.is_certain().then_some(&*self.truth);
+        let trace = &mut self.trace;
+        let said = client
+            .read(conn, truth, |text| trace.note(number, text))
+            .map_err(|error| format!("client {number} on node {node}: {error}"))?;
+        let mut closed = None;
+        for said in said {
+            match said {
+                Said::Pong => core.pong(session),
+                Said::Closed(code) => closed = Some(code),
+            }
+        }
+        closed.map_or(Ok(()), |code| self.closed(number, code))
+    }
+
+    fn closed(&mut self, number: usize, code: u16) -> Result<(), Wrong> {
+        let client = &mut self.clients[number];
+        if client.healthy {
+            return Err(format!("a healthy client is closed with {code}"));
+        }
+        client.closes.push(code);
+        self.drop_connection(number);
+        Ok(())
+    }
+
+    /// The client's end goes away; the node notices later.
+    fn drop_connection(&mut self, number: usize) {
+        if let Some(Place { node, core, session }) = self.clients[number].place
+            && let Some(node) = &mut self.nodes[node]
+            && let Some(conn) = node.cores[core].conns.get_mut(&session)
+        {
+            conn.gone = true;
+        }
+        self.clients[number].disconnect();
+    }
+}
+
+/// What may happen.
+impl World {
+    fn publish(&mut self) {
+        let nodes = self.living(false);
+        let Some(node) = self.any(&nodes) else { return };
+        let tag = self.rng.usize(..TAGS);
+        for _ in 0..self.rng.usize(1..4) {
+            let repeats = self.rules[tag].dedup;
+            self.publish_one(node, tag, repeats);
+        }
+    }
+
+    fn publish_one(&mut self, index: usize, tag: usize, repeats: bool) {
+        let number = self.published;
+        self.published += 1;
+        let keep = self.chance(6);
+        let bytes = match self.rng.u8(..10) {
+            0 => self.rng.usize(100..1400),
+            1..3 => self.rng.usize(20..100),
+            _ => 0,
+        };
+        let payload = match repeats {
+            true => self.rng.u8(..3).to_string(),
+            false => format!(r#"["{:>bytes$}",{number}]"#, ""),
+        };
+        let publication = Publication {
+            pid: model::pid(),
+            tag: model::tag(tag),
+            keep,
+            affair_id: None,
+            idempotency_key: None,
+            payload: Bytes::from(payload),
+        };
+        let Some(node) = &mut self.nodes[index] else { return };
+        let core = self.rng.usize(..node.cores.len());
+        let ticket = Ticket { core: node.cores[core].number, number };
+        let records = vec![Record::Publication(publication)];
+        node.cores[core].to_exchange.push(FromCore::Submit { ticket, records });
+        self.waiting.insert(number, index);
+    }
+
+    fn connect(&mut self) {
+        let away: Vec<usize> =
+            self.clients.iter().filter(|client| client.place.is_none()).map(|it| it.number).collect();
+        if let Some(client) = self.any(&away) {
+            self.connect_client(client);
+        }
+    }
+
+    /// Connects a client to some node, and subscribes to what it wants.
+    fn connect_client(&mut self, number: usize) {
+        let nodes = self.living(true);
+        let Some(index) = self.any(&nodes) else { return };
+        let Some(node) = &mut self.nodes[index] else { return };
+        let core = self.rng.usize(..node.cores.len());
+        let client = &mut self.clients[number];
+        let capacity = if client.healthy { usize::MAX } else { self.rng.usize(150..4000) };
+        let place = Place { node: index, core, session: node.cores[core].open(number, capacity) };
+        client.connect(place);
+        self.trace.tell(number, 1, || format!("connects to node {index} core {core}"));
+        for tag in 0..TAGS {
+            if !self.profile.is_certain() {
+                self.clients[number].tags[tag].forget_seen();
+            }
+            let anew = !self.healed && self.chance(8);
+            if self.clients[number].tags[tag].wanted {
+                self.ask(number, tag, anew);
+            }
+        }
+    }
+
+    fn subscribe(&mut self) -> Result<(), Wrong> {
+        let connected: Vec<usize> =
+            self.clients.iter().filter(|client| client.place.is_some()).map(|client| client.number).collect();
+        let Some(client) = self.any(&connected) else { return Ok(()) };
+        let tag = self.rng.usize(..TAGS);
+        let held = &self.clients[client].tags[tag];
+        if !held.ending && !held.wanted {
+            self.ask(client, tag, true);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, number: usize, tag: usize, anew: bool) {
+        let client = &mut self.clients[number];
+        let Some(Place { node, core, session }) = client.place else { return };
+        let Some(node) = &mut self.nodes[node] else { return };
+        client.tags[tag].begin(anew);
+        let since = client.tags[tag].last.map(|last| last.to_string().into());
+        self.trace.tell(number, 2, || format!("subscribes to {tag} since {since:?}"));
+        let asked = node.cores[core].subscribe(session, tag, since);
+        assert_eq!(asked, Ok(()), "client {number} subscribes to {tag}");
+    }
+
+    fn unsubscribe(&mut self) {
+        let number = self.rng.usize(..self.clients.len());
+        let tag = self.rng.usize(..TAGS);
+        let client = &mut self.clients[number];
+        let held = &mut client.tags[tag];
+        let Some(Place { node, core, session }) = client.place else { return };
+        let Some(node) = &mut self.nodes[node] else { return };
+        let Some(conn) = node.cores[core].conns.get(&session) else { return };
+        if !held.wanted || held.ending || conn.expected[tag].is_asked() {
+            return;
+        }
+        held.ending = true;
+        self.trace.tell(number, 3, || format!("unsubscribes from {tag}"));
+        node.cores[core].unsubscribe(session, tag, &tag.to_string());
+    }
+
+    fn stall(&mut self) {
+        let number = self.rng.usize(1..self.clients.len());
+        let client = &mut self.clients[number];
+        client.stalled = !client.stalled && client.place.is_some();
+        let stalled = client.stalled;
+        self.trace.tell(number, 4, || format!("stalled: {stalled}"));
+    }
+
+    fn cut_client(&mut self) {
+        let number = self.rng.usize(1..self.clients.len());
+        self.trace.tell(number, 5, || "is cut".to_owned());
+        self.drop_connection(number);
+    }
+
+    fn reload(&mut self) {
+        let nodes = self.living(false);
+        let Some(index) = self.any(&nodes) else { return };
+        let Some(node) = &mut self.nodes[index] else { return };
+        let mut rules = node.rules.clone();
+        model::change(&mut rules, &mut self.rng);
+        self.trace.tell(100 + index, 6, || "reloads".to_owned());
+        node.reload(rules);
+    }
+
+    fn cut_node(&mut self) {
+        let nodes = self.living(false);
+        let Some(index) = self.any(&nodes) else { return };
+        let is_cut = self.rng.bool();
+        self.trace.tell(100 + index, 7, || format!("cut: {is_cut}"));
+        if let Some(node) = &self.nodes[index] {
+            node.link.set_cut(is_cut);
+        }
+    }
+
+    fn fail_queue(&mut self) {
+        let what = self.rng.u8(..6);
+        self.trace.tell(200, 8, || format!("fails: {what}"));
+        match what {
+            0 | 1 => self.queue.memory.set_away(what == 0),
+            2 if self.profile.queue_forgets => self.queue.memory.restart(false),
+            3 if self.profile.queue_forgets => {
+                self.queue.memory.lose_tail(self.rng.u64(1..5));
+                self.queue.memory.restart(true);
+            }
+            4 if self.profile.queue_falls_back => self.queue.memory.lose_tail(self.rng.u64(1..5)),
+            _ => self.queue.memory.restart(true),
+        }
+    }
+
+    fn pause_node(&mut self) {
+        let nodes = self.living(false);
+        let Some(index) = self.any(&nodes) else { return };
+        let until = model::now() + Duration::from_millis(self.rng.u64(1..3000));
+        self.trace.tell(100 + index, 9, || "pauses".to_owned());
+        if let Some(node) = &mut self.nodes[index] {
+            node.paused_until = until;
+        }
+    }
+
+    fn join_node(&mut self) {
+        if self.living(false).len() >= NODES_MAX {
+            return;
+        }
+        self.boots += 1;
+        let birth = Birth {
+            number: 100 + u16::try_from(self.boots).expect("few boots"),
+            boot: Boot(self.boots),
+            seed: self.rng.u64(..),
+            cores: self.rng.u8(1..4),
+            limits: self.limits.clone(),
+            rules: self.rules.clone(),
+        };
+        let index = self.nodes.len();
+        self.trace.tell(100 + index, 10, || format!("joins with {} cores", birth.cores));
+        let link = Link::new(self.queue.clone(), self.rng.bool());
+        self.nodes.push(Some(Node::start(birth, link)));
+    }
+
+    fn kill_node(&mut self) {
+        let nodes = self.living(false);
+        let Some(index) = self.any(&nodes).filter(|_| nodes.len() > 1) else { return };
+        self.trace.tell(100 + index, 11, || "dies".to_owned());
+        self.nodes[index] = None;
+        self.waiting.retain(|_, node| *node != index);
+        for client in &mut self.clients {
+            if client.place.is_some_and(|place| place.node == index) {
+                client.disconnect();
+            }
+        }
+    }
+}
+
+/// The end of a run.
+impl World {
+    /// From now on nothing goes wrong any more, and every tag gets a last value.
+    fn heal(&mut self) {
+        self.trace.tell(200, 12, || "all is healed".to_owned());
+        self.healed = true;
+        self.queue.heal();
+        for node in self.nodes.iter_mut().flatten() {
+            node.link.set_cut(false);
+            node.paused_until = Duration::ZERO;
+        }
+        self.clients.iter_mut().for_each(|client| client.stalled = false);
+    }
+
+    /// Lets all come to rest, then publishes a last value of each tag and lets that come everywhere.
+    async fn come_to_rest(&mut self) -> Result<(), Wrong> {
+        self.until("rest", |world| world.is_quiet()).await?;
+        self.publish_last().await?;
+        self.until("last values", |world| world.is_quiet() && world.have_come()).await?;
+        // What was late is still on its way.
+        self.linger().await?;
+        self.until("rest", |world| world.is_quiet()).await
+    }
+
+    async fn linger(&mut self) -> Result<(), Wrong> {
+        for _ in 0..8 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            self.turns()?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a last value of each tag. A node that was cut off may think for a while that the queue is away.
+    async fn publish_last(&mut self) -> Result<(), Wrong> {
+        let node = self.living(true)[0];
+        let mut missing: Vec<usize> = (0..TAGS).collect();
+        for _ in 0..30 {
+            let first = self.published;
+            missing.iter().for_each(|tag| self.publish_one(node, *tag, false));
+            self.until("answers", |world| world.waiting.is_empty()).await?;
+            let told = |number| self.told.get(&number).copied().and_then(Result::ok);
+            let ids: Vec<_> = (first..).map(told).zip(&missing).map(|(id, tag)| (*tag, id)).collect();
+            self.last.extend(ids.iter().filter_map(|(tag, id)| Some((*tag, (*id)?))));
+            missing = ids.into_iter().filter(|(_, id)| id.is_none()).map(|(tag, _)| tag).collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            self.linger().await?;
+        }
+        Err("the queue takes nothing".to_owned())
+    }
+
+    async fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<(), Wrong> {
+        for step in 0..STEPS_TO_REST {
+            tokio::time::sleep(Duration::from_millis(if step < 40 { 5 } else { 50 })).await;
+            self.turns()?;
+            for number in 0..self.clients.len() {
+                if self.clients[number].place.is_none() {
+                    self.connect_client(number);
+                }
+            }
+            if is_so(self) {
+                return Ok(());
+            }
+        }
+        let node = |(index, node): (usize, &Option<Node>)| {
+            node.as_ref().map(|node| format!("node {index} {:?} {}", node.state, node.is_quiet()))
+        };
+        let nodes: Vec<String> = self.nodes.iter().enumerate().filter_map(node).collect();
+        let unread = self.clients.iter().filter(|client| !self.has_read(client));
+        let unread: Vec<usize> = unread.map(|client| client.number).collect();
+        let waiting = self.waiting.len();
+        Err(format!("no {what}: {nodes:?}, clients {unread:?} have not read all, {waiting} wait to be told"))
+    }
+
+    /// Whether every node has the last value of each tag.
+    fn have_come(&self) -> bool {
+        let mut nodes = self.nodes.iter().flatten();
+        nodes.all(|node| self.last.iter().all(|(tag, id)| node.chains[*tag].find(*id).is_some()))
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_empty()
+            && self.nodes.iter().flatten().all(|node| node.is_quiet() && node.state == State::Serves)
+            && self.clients.iter().all(|client| self.has_read(client))
+    }
+
+    /// Whether the client has read all that was to come.
+    fn has_read(&self, client: &Client) -> bool {
+        let conn =
+            client.place.and_then(|place| self.nodes[place.node].as_ref()?.cores[place.core].conns.get(&place.session));
+        conn.is_some_and(|conn| conn.kernel.is_empty() && conn.expected.iter().all(|expected| expected.is_read()))
+    }
+
+    fn check_rest(&self) -> Result<(), Wrong> {
+        for (index, node) in self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?))) {
+            self.check_node(node).map_err(|error| format!("node {index}: {error}"))?;
+        }
+        self.clients.iter().try_for_each(|client| self.check_client(client))
+    }
+
+    fn check_node(&self, node: &Node) -> Result<(), Wrong> {
+        for core in &node.cores {
+            if core.outbox_bytes() != 0 {
+                return Err(format!("{} bytes wait in outboxes at the end", core.outbox_bytes()));
+            }
+        }
+        if self.profile.is_certain() {
+            for (number, (chain, truth)) in node.chains.iter().zip(&self.truth).enumerate() {
+                if chain.links != truth.links {
+                    return Err(format!(
+                        "of tag {number} it has heard {} and not {}",
+                        chain.links.len(),
+                        truth.links.len()
+                    ));
+                }
+            }
+            if node.losses > 0 {
+                return Err("a loss is told and nothing was lost".to_owned());
+            }
+        }
+        if self.profile.loses_nothing() { self.check_acknowledged(node) } else { Ok(()) }
+    }
+
+    /// What publishers were told is so.
+    fn check_acknowledged(&self, node: &Node) -> Result<(), Wrong> {
+        let chains = node.chains.iter().zip(&node.rules).filter(|(_, rule)| !rule.dedup);
+        let heard: HashSet<RecordId> = chains.flat_map(|(chain, _)| chain.links.iter().map(|link| link.id)).collect();
+        let _ = heard;
+        Ok(())
+    }
+
+    fn check_client(&self, client: &Client) -> Result<(), Wrong> {
+        let Some(place) = client.place else { return Err(format!("client {} is away", client.number)) };
+        let Some(node) = &self.nodes[place.node] else { return Err("its node is dead".to_owned()) };
+        for (number, held) in client.tags.iter().enumerate().filter(|(_, held)| held.wanted) {
+            let last = node.chains[number].links.last().map(|link| link.id);
+            if held.last != last {
+                return Err(format!("client {} ends tag {number} at {:?} and not {last:?}", client.number, held.last));
+            }
+        }
+        Ok(())
+    }
+}

@@ -12,6 +12,7 @@ use super::{
     cores::Cores,
     keys::Key,
     online::{self, Page},
+    tags::Delivery,
     text, written,
 };
 use crate::{
@@ -76,9 +77,12 @@ impl Exchange {
 
     fn heard_publication(&mut self, id: RecordId, publication: Publication, now: Instant, out: &mut Vec<Effect>) {
         let rule = self.rules.tags.find(&publication.tag);
-        let Some(delivery) = self.tags.publish(id, publication, rule, now) else { return };
-        for core in delivery.cores.iter() {
-            out.push(Effect::ToCore(core, ToCore::Publication(delivery.published.clone())));
+        let Some(Delivery { published, cores, gap }) = self.tags.publish(id, publication, rule, now) else { return };
+        for core in cores.iter() {
+            if gap {
+                out.push(Effect::ToCore(core, ToCore::Gap { pid: published.pid.clone(), tag: published.tag.clone() }));
+            }
+            out.push(Effect::ToCore(core, ToCore::Publication(published.clone())));
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Full;
 pub(super) struct Delivery {
     pub(super) published: Arc<Published>,
     pub(super) cores: Cores,
+    /// There is a hole before it of which not all who want it were told.
+    pub(super) gap: bool,
 }
 
 /// All tags of all projects.
@@ -74,6 +76,8 @@ struct Entry {
     ring: Ring,
     /// The log lost something behind the ring: nothing can be resumed from it.
     broken: bool,
+    /// Somebody has followed since, and got the value before the hole.
+    is_hole_news: bool,
     /// The value came out of the queue's store, and the log has brought nothing of the tag yet.
     stored: Option<RecordId>,
     stamp: u64,
@@ -124,6 +128,7 @@ impl TagTable {
             return None;
         }
         let was_empty = entry.ring.is_empty();
+        let gap = std::mem::take(&mut entry.is_hole_news);
         if std::mem::take(&mut entry.broken) {
             entry.newest = None;
             self.bytes -= entry.ring.clear();
@@ -141,7 +146,7 @@ impl TagTable {
         }
         self.queue_if_unfollowed(slot);
         self.make_room(slot);
-        (!cores.is_empty()).then_some(Delivery { published, cores })
+        (!cores.is_empty()).then_some(Delivery { published, cores, gap })
     }
 
     /// The same for a publication from before this node's start, which is for nobody.
@@ -190,6 +195,7 @@ impl TagTable {
         let slot = self.slot_or_insert(pid, tag)?;
         let Some(entry) = entry(&mut self.entries, slot) else { return Err(Full) };
         entry.followers.insert(core);
+        entry.is_hole_news = entry.broken;
         self.bytes -= entry.ring.trim(&rule.history, now);
         Ok(entry.start(since))
     }
@@ -228,7 +234,7 @@ impl TagTable {
                 continue;
             }
             self.bytes -= entry.ring.keep_last();
-            entry.broken = true;
+            (entry.broken, entry.is_hole_news) = (true, false);
             if !entry.followers.is_empty() {
                 tell(&entry.pid, &entry.tag, entry.followers);
             }
@@ -369,6 +375,7 @@ impl Entry {
             newest: None,
             ring: Ring::default(),
             broken: false,
+            is_hole_news: false,
             stored: None,
             stamp: 0,
             queued: false,
@@ -388,7 +395,7 @@ impl Entry {
 
     /// Forgets every publication; gives the bytes that were freed.
     fn forget(&mut self) -> usize {
-        (self.newest, self.stored, self.broken) = (None, None, false);
+        (self.newest, self.stored, self.broken, self.is_hole_news) = (None, None, false, false);
         self.ring.clear()
     }
 

@@ -12,6 +12,8 @@ use super::{
     chain::Chain,
     core::Conn,
     model::TAGS,
+    plant::{Fault, strikes},
+    trace::count,
     wire::{Frame, Message, Reader},
 };
 
@@ -35,9 +37,6 @@ pub struct Held {
     /// It was told of a hole behind the last id; or it holds nothing and was never told that there is nothing.
     announced: bool,
     seen: HashSet<RecordId>,
-    /// How often a hole was announced.
-    pub holes: u32,
-    pub read: u32,
 }
 
 /// See the module.
@@ -51,7 +50,6 @@ pub struct Client {
     pub rate: usize,
     reader: Reader,
     pub tags: Vec<Held>,
-    pub closes: Vec<u16>,
 }
 
 /// What a client's reading leads to.
@@ -71,7 +69,6 @@ impl Client {
             rate: if healthy || rng.u8(..3) == 0 { usize::MAX } else { rng.usize(20..600) },
             reader: Reader::default(),
             tags: (0..TAGS).map(|_| Held::default()).collect(),
-            closes: Vec::new(),
         }
     }
 
@@ -96,7 +93,7 @@ impl Client {
         let count = conn.kernel.len().min(self.rate);
         self.reader.feed(&conn.kernel[..count]);
         conn.kernel.drain(..count);
-        let mut said = Vec::new();
+        let (mut said, mut swapped) = (Vec::new(), None);
         let Self { reader, tags, .. } = self;
         while let Some(frame) = reader.next()? {
             match frame {
@@ -107,8 +104,18 @@ impl Client {
                     return Ok(said);
                 }
                 Frame::Text(text) => {
-                    note(text);
-                    take(text, conn, tags, truth).map_err(|error| format!("{error}; read {text}"))?;
+                    if strikes(Fault::FrameLost) {
+                        continue;
+                    }
+                    if strikes(Fault::FramesSwapped) {
+                        swapped = Some(text.to_owned());
+                        continue;
+                    }
+                    let copies = if strikes(Fault::FrameTwice) { 2 } else { 1 };
+                    for text in std::iter::repeat_n(text, copies).chain(swapped.take().as_deref()) {
+                        note(text);
+                        take(text, conn, tags, truth).map_err(|error| format!("{error}; read {text}"))?;
+                    }
                 }
             }
         }
@@ -155,7 +162,7 @@ impl Held {
     /// It begins anew behind a hole; the node may not have come yet as far as the one before.
     fn announce(&mut self) {
         self.announced = true;
-        self.holes += 1;
+        count("a hole is announced");
         self.seen.clear();
     }
 
@@ -176,7 +183,7 @@ impl Held {
             return Err(format!("a hole that nobody announces: {id} follows {prev:?}, held was {before:?}"));
         }
         self.last = Some(id);
-        self.read += 1;
+        count("a frame");
         let (Some(truth), Some(before), false) = (truth, before, begins_anew) else { return Ok(()) };
         let place = |id| truth.find(id).ok_or_else(|| format!("{id} was never stored"));
         let (from, to) = (place(before)?, place(id)?);

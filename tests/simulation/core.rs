@@ -19,7 +19,11 @@ use ws_cluster::{
     protocol::message,
 };
 
-use super::{expected::Expected, model};
+use super::{
+    expected::Expected,
+    model,
+    plant::{Fault, strikes},
+};
 
 /// Slices of one write, and writes of one visit.
 const SLICES_MAX: usize = 64;
@@ -27,7 +31,6 @@ const WRITES_PER_VISIT: usize = 4;
 
 /// A connection, as its core has it.
 pub struct Conn {
-    pub client: usize,
     /// What the kernel has and the client has not read.
     pub kernel: Vec<u8>,
     pub capacity: usize,
@@ -93,16 +96,8 @@ impl Core {
             NewSession { pid: pid.clone(), role, uid: uid.clone(), device: None, tag_patterns: None, expires: None };
         let session = self.hub.open(new);
         let expected = (0..model::TAGS).map(|_| Expected::default()).collect();
-        let conn = Conn {
-            client,
-            kernel: Vec::new(),
-            capacity,
-            gone: false,
-            blocked: false,
-            ended: false,
-            shut: false,
-            expected,
-        };
+        let conn =
+            Conn { kernel: Vec::new(), capacity, gone: false, blocked: false, ended: false, shut: false, expected };
         assert!(self.conns.insert(session, conn).is_none(), "an id is used once");
         self.to_exchange.push(FromCore::Opened { session, pid, role, uid, device: None, since_unix_ms: 0 });
         session
@@ -167,6 +162,12 @@ impl Core {
         match message {
             ToCore::Publication(published) => {
                 self.ahead.1 += published.payload.len();
+                if strikes(Fault::CoreIsDeaf) {
+                    return Ok(());
+                }
+                if strikes(Fault::CoreHearsTwice) {
+                    self.carry_out(ToCore::Publication(published.clone()))?;
+                }
                 let followers = self.followers(&published.tag, |expected| expected.publish(&published));
                 let delivery = self.hub.publish(&published);
                 if delivery.matched != followers || delivery.queued + delivery.evicted != followers {
@@ -280,6 +281,10 @@ impl Core {
     }
 
     fn close(&mut self, id: SessionId) {
+        if strikes(Fault::ConnectionForgotten) {
+            self.conns.remove(&id);
+            return;
+        }
         if let Some(closed) = self.hub.close(id) {
             closed.unfollowed.into_iter().for_each(|tag| self.unfollowed(Some(tag)));
             self.to_exchange.push(FromCore::Closed { session: id });

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use ws_cluster::model::{FollowStart, Published, RecordId};
 
-use super::wire::Message;
+use super::{trace::count, wire::Message};
 
 /// One thing to be read.
 #[derive(Debug)]
@@ -73,8 +73,14 @@ impl Expected {
         match start {
             FollowStart::Empty => {}
             FollowStart::Gap => self.items.push_back(Item::Gap),
-            FollowStart::Snapshot { last, gap } => self.items.push_back(Item::Snapshot(last.clone(), *gap)),
-            FollowStart::Tail(tail) => self.items.extend(tail.iter().cloned().map(Item::Live)),
+            FollowStart::Snapshot { last, gap } => {
+                count(if *gap { "a gap instead of a tail" } else { "a snapshot" });
+                self.items.push_back(Item::Snapshot(last.clone(), *gap));
+            }
+            FollowStart::Tail(tail) => {
+                count(if tail.is_empty() { "an empty tail" } else { "a tail" });
+                self.items.extend(tail.iter().cloned().map(Item::Live));
+            }
         }
     }
 

@@ -11,12 +11,13 @@ mod core;
 mod expected;
 mod model;
 mod node;
+mod plant;
 mod queue;
 mod trace;
 mod wire;
 mod world;
 
-use self::{core::Conn, world::World};
+use self::{plant::Fault, world::World};
 
 /// What may happen in a run besides what always does.
 #[derive(Clone, Copy, Debug)]
@@ -45,23 +46,14 @@ const BAD_NET: Profile = Profile { queue_forgets: false, queue_falls_back: false
 const FORGETFUL: Profile = Profile { queue_forgets: true, queue_falls_back: false, nodes_die: false };
 const ALL_AT_ONCE: Profile = Profile { queue_forgets: true, queue_falls_back: true, nodes_die: true };
 
-/// A fault that is planted to see whether it is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
-    Nothing,
-}
-
-impl Plant {
-    fn spoil(self, _conn: &mut Conn) {}
-}
-
 /// Runs a seed; the digest of all that happened, or what was wrong.
-fn run(seed: u64, profile: Profile, plant: Plant, keeps_lines: bool) -> (Result<u64, String>, String) {
+fn run(seed: u64, profile: Profile, planted: Option<Fault>, keeps_lines: bool) -> (Result<u64, String>, String) {
+    plant::plant(planted, seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let mut world = World::new(seed, profile, plant, keeps_lines);
+        let mut world = World::new(seed, profile, keeps_lines);
         let result = world.run().await;
         (result.map(|()| world.trace.digest()), world.trace.to_string())
     })
@@ -88,7 +80,7 @@ impl Drop for Named {
 fn runs(name: &'static str, profile: Profile, count: u64) {
     if let Some(seed) = number("WS_SEED") {
         let _named = Named(seed, name);
-        let (result, lines) = run(seed, profile, Plant::Nothing, true);
+        let (result, lines) = run(seed, profile, None, true);
         eprint!("{lines}");
         return assert!(result.is_ok(), "seed {seed}: {result:?}");
     }
@@ -96,9 +88,9 @@ fn runs(name: &'static str, profile: Profile, count: u64) {
     let mut wrong = Vec::new();
     for seed in first..first + number("WS_SEEDS").unwrap_or(count) {
         let _named = Named(seed, name);
-        let (result, _) = run(seed, profile, Plant::Nothing, false);
+        let (result, _) = run(seed, profile, None, false);
         if seed % 64 == 0 {
-            let (again, _) = run(seed, profile, Plant::Nothing, false);
+            let (again, _) = run(seed, profile, None, false);
             assert_eq!(again, result, "seed {seed} does not repeat");
         }
         if let Err(error) = result {
@@ -124,4 +116,45 @@ fn a_queue_that_forgets_takes_nothing_from_clients() {
 #[test]
 fn when_all_fails_at_once_every_hole_is_told() {
     runs("when_all_fails", ALL_AT_ONCE, 2500);
+}
+
+/// Method: each fault is planted into some runs; where it strikes and the run has use for it, the run must fail.
+#[test]
+fn a_fault_that_is_planted_is_found() {
+    for fault in plant::ALL {
+        let finds = |seed| {
+            let planted = run(seed, BAD_NET, Some(fault), false).0;
+            plant::has_struck().then(|| planted.is_err())
+        };
+        let found: Vec<bool> = (0..12).filter_map(finds).collect();
+        let count = found.iter().filter(|found| **found).count();
+        assert!(count * 2 >= found.len() && count > 2, "{fault:?} is found in {count} of {} runs", found.len());
+    }
+}
+
+/// Method: what the runs are for is counted, so that a schedule which never gets there fails here.
+#[test]
+fn runs_meet_what_they_are_for() {
+    for (profile, also) in [(BAD_NET, None), (FORGETFUL, None), (ALL_AT_ONCE, Some("a loss is told"))] {
+        trace::take_counts();
+        (0..60).for_each(|seed| drop(run(seed, profile, None, false)));
+        let counts = trace::take_counts();
+        eprintln!("{profile:?}: {counts:#?}");
+        let wanted = [
+            ("a frame", 10_000),
+            ("a snapshot", 500),
+            ("a tail", 100),
+            ("an empty tail", 100),
+            ("a gap instead of a tail", 100),
+            ("a hole is announced", 100),
+            ("a slow client is closed", 50),
+            ("a client is cut", 50),
+            ("a push is refused", 50),
+            ("the outcome of a push is unknown", 20),
+        ];
+        for (what, least) in wanted.into_iter().chain(also.map(|what| (what, 10))) {
+            let count = counts.get(what).copied().unwrap_or(0);
+            assert!(count >= least, "{what}: {count} times in 60 runs");
+        }
+    }
 }

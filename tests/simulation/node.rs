@@ -21,6 +21,7 @@ use super::{
     chain::Chain,
     core::Core,
     model::{self, SHARDS, TAGS},
+    plant::{Fault, strikes},
     queue::Link,
 };
 
@@ -65,8 +66,6 @@ pub struct Node {
     pub chains: Vec<Chain>,
     /// Losses that the log has told.
     pub losses: u32,
-    /// What a follower waits to be told, in the order of the questions: tag and `since`.
-    pub heard: u64,
 }
 
 impl Node {
@@ -102,7 +101,6 @@ impl Node {
             paused_until: now,
             chains: (0..TAGS).map(|_| Chain::default()).collect(),
             losses: 0,
-            heard: 0,
         }
     }
 
@@ -183,7 +181,9 @@ impl Node {
             self.apply(Input::Heard { id, record, warm });
             return Ok(());
         };
-        self.heard += 1;
+        if strikes(Fault::NodeIsDeaf) {
+            return Ok(());
+        }
         let number = model::number(&publication.tag);
         let is_news = self.note(number, id, publication);
         let before = self.effects.len();

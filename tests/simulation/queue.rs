@@ -197,6 +197,10 @@ impl Link {
         }
     }
 
+    pub fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
     /// A connection that comes back says that something may have been missed, or is another one.
     fn come_back(&self) {
         self.queue.with(|state| {

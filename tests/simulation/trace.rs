@@ -1,6 +1,8 @@
 //! What happened in a run: a digest of all of it, and the lines when somebody wants to read them.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fmt,
     hash::{DefaultHasher, Hasher},
 };
@@ -11,6 +13,23 @@ pub struct Trace {
     // Its keys are always the same.
     digest: DefaultHasher,
     lines: Option<Vec<String>>,
+}
+
+/// How often what a run is for has happened.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+thread_local! {
+    static COUNTS: RefCell<Counts> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Counts something that a run is for.
+pub fn count(what: &'static str) {
+    COUNTS.with(|counts| *counts.borrow_mut().entry(what).or_default() += 1);
+}
+
+/// What was counted in this thread since this was last asked.
+pub fn take_counts() -> Counts {
+    COUNTS.take()
 }
 
 impl Trace {

@@ -4,7 +4,7 @@
 //! all drawn from the seed. At the end everything is healed and must come to rest.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -14,16 +14,18 @@ use fastrand::Rng;
 use ws_cluster::{
     limits::Limits,
     model::{Boot, FromCore, Publication, Record, RecordId, Refusal, Reply, TagRule, Ticket},
+    protocol::frame::close_code,
 };
 
 use super::{
-    Plant, Profile,
+    Profile,
     chain::Chain,
     client::{Client, Place, Said},
     model::{self, TAGS},
     node::{Birth, Node, State},
+    plant::{Fault, strikes},
     queue::{Link, Queue},
-    trace::Trace,
+    trace::{Trace, count},
 };
 
 /// Steps in which things happen.
@@ -40,7 +42,6 @@ pub type Wrong = String;
 pub struct World {
     rng: Rng,
     profile: Profile,
-    pub(super) plant: Plant,
     queue: Arc<Queue>,
     nodes: Vec<Option<Node>>,
     clients: Vec<Client>,
@@ -51,6 +52,9 @@ pub struct World {
     /// What waits for an answer, and what was told.
     published: u64,
     waiting: HashMap<u64, usize>,
+    /// The tags of what was published, and the ids under which it was stored.
+    tags: BTreeMap<u64, usize>,
+    stored: BTreeMap<u64, RecordId>,
     told: HashMap<u64, Result<RecordId, Refusal>>,
     /// Of each tag the last publication of all.
     last: Vec<(usize, RecordId)>,
@@ -60,7 +64,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, profile: Profile, plant: Plant, keeps_lines: bool) -> Self {
+    pub fn new(seed: u64, profile: Profile, keeps_lines: bool) -> Self {
         model::start_clock();
         let mut rng = Rng::with_seed(seed);
         let queue = Queue::new(rng.fork(), rng.u32(6..60));
@@ -70,7 +74,6 @@ impl World {
         let mut world = Self {
             rng,
             profile,
-            plant,
             queue,
             nodes: Vec::new(),
             clients,
@@ -79,6 +82,8 @@ impl World {
             truth: (0..TAGS).map(|_| Chain::default()).collect(),
             published: 0,
             waiting: HashMap::new(),
+            tags: BTreeMap::new(),
+            stored: BTreeMap::new(),
             told: HashMap::new(),
             last: Vec::new(),
             boots: 0,
@@ -93,8 +98,12 @@ impl World {
 
     /// Runs to the end.
     pub async fn run(&mut self) -> Result<(), Wrong> {
+        self.until("start", |world| world.nodes.iter().flatten().all(|node| node.state == State::Serves)).await?;
+        for _ in 0..self.clients.len() * 3 {
+            self.subscribe();
+        }
         for _ in 0..STEPS {
-            self.happen()?;
+            self.happen();
             self.pass().await;
             self.turns()?;
         }
@@ -121,23 +130,23 @@ impl World {
     }
 
     /// Lets one thing happen.
-    fn happen(&mut self) -> Result<(), Wrong> {
+    fn happen(&mut self) {
+        self.recover();
         match self.rng.u8(..100) {
-            0..38 => self.publish(),
-            38..50 => self.connect(),
-            50..60 => return self.subscribe(),
-            60..63 => self.unsubscribe(),
-            63..70 => self.stall(),
-            70..73 => self.cut_client(),
-            73..76 => self.reload(),
-            76..79 => self.cut_node(),
-            79..81 => self.fail_queue(),
-            81..84 => self.pause_node(),
-            84 => self.join_node(),
-            85 if self.profile.nodes_die => self.kill_node(),
+            0..46 => self.publish(),
+            46..56 => self.connect(),
+            56..66 => self.subscribe(),
+            66..69 => self.unsubscribe(),
+            69..76 => self.stall(),
+            76..79 => self.cut_client(),
+            79..82 => self.reload(),
+            82..84 => self.cut_node(),
+            84..86 => self.fail_queue(),
+            86..88 => self.pause_node(),
+            88 => self.join_node(),
+            89 if self.profile.nodes_die => self.kill_node(),
             _ => {}
         }
-        Ok(())
     }
 
     /// Lets time pass: mostly little.
@@ -176,8 +185,9 @@ impl World {
                 core.look_after(|| notices);
                 for (ticket, reply) in core.replies.drain(..) {
                     let Reply::Submitted(outcomes) = reply else { return Err(format!("{reply:?} to a push")) };
-                    self.told.insert(ticket.number, outcomes[0]);
-                    self.trace.tell(100 + index, 13, || format!("told of {}: {:?}", ticket.number, outcomes[0]));
+                    let outcome = spoilt(outcomes[0]);
+                    self.told.insert(ticket.number, outcome);
+                    self.trace.tell(100 + index, 13, || format!("told of {}: {outcome:?}", ticket.number));
                     if self.waiting.remove(&ticket.number).is_none() {
                         return Err(format!("the publisher of {} is told twice", ticket.number));
                     }
@@ -189,6 +199,8 @@ impl World {
 
     fn learn_truth(&mut self) {
         for (id, publication) in self.queue.take_stored() {
+            let published = publication.affair_id.as_deref().and_then(|affair| affair.parse().ok());
+            self.stored.extend(published.map(|published: u64| (published, id)));
             let number = model::number(&publication.tag);
             self.truth[number].publish(id, &publication, self.rules[number].dedup);
         }
@@ -205,7 +217,6 @@ impl World {
             client.disconnect();
             return Ok(());
         };
-        self.plant.spoil(conn);
         let truth = self.profile.is_certain().then_some(&*self.truth);
         let trace = &mut self.trace;
         let said = client
@@ -226,7 +237,11 @@ impl World {
         if client.healthy {
             return Err(format!("a healthy client is closed with {code}"));
         }
-        client.closes.push(code);
+        count(match code {
+            close_code::SLOW => "a slow client is closed",
+            close_code::NO_HEARTBEAT => "a silent client is closed",
+            _ => return Err(format!("client {number} is closed with {code}")),
+        });
         self.drop_connection(number);
         Ok(())
     }
@@ -243,13 +258,23 @@ impl World {
     }
 }
 
+/// What a publisher is told, if nothing is planted.
+fn spoilt(outcome: Result<RecordId, Refusal>) -> Result<RecordId, Refusal> {
+    match outcome {
+        Ok(_) if strikes(Fault::StoredAndRefused) => Err(Refusal::QueueFull),
+        Err(_) if strikes(Fault::RefusedAndTold) => Ok(RecordId { origin: 1, seq: 1 }),
+        outcome => outcome,
+    }
+}
+
 /// What may happen.
 impl World {
     fn publish(&mut self) {
         let nodes = self.living(false);
         let Some(node) = self.any(&nodes) else { return };
         let tag = self.rng.usize(..TAGS);
-        for _ in 0..self.rng.usize(1..4) {
+        let count = if self.chance(12) { self.rng.usize(8..40) } else { self.rng.usize(1..4) };
+        for _ in 0..count {
             let repeats = self.rules[tag].dedup;
             self.publish_one(node, tag, repeats);
         }
@@ -272,7 +297,7 @@ impl World {
             pid: model::pid(),
             tag: model::tag(tag),
             keep,
-            affair_id: None,
+            affair_id: Some(number.to_string().into()),
             idempotency_key: None,
             payload: Bytes::from(payload),
         };
@@ -282,6 +307,7 @@ impl World {
         let records = vec![Record::Publication(publication)];
         node.cores[core].to_exchange.push(FromCore::Submit { ticket, records });
         self.waiting.insert(number, index);
+        self.tags.insert(number, tag);
     }
 
     fn connect(&mut self) {
@@ -299,7 +325,7 @@ impl World {
         let Some(node) = &mut self.nodes[index] else { return };
         let core = self.rng.usize(..node.cores.len());
         let client = &mut self.clients[number];
-        let capacity = if client.healthy { usize::MAX } else { self.rng.usize(150..4000) };
+        let capacity = if client.healthy { usize::MAX } else { self.rng.usize(150..2500) };
         let place = Place { node: index, core, session: node.cores[core].open(number, capacity) };
         client.connect(place);
         self.trace.tell(number, 1, || format!("connects to node {index} core {core}"));
@@ -314,16 +340,15 @@ impl World {
         }
     }
 
-    fn subscribe(&mut self) -> Result<(), Wrong> {
+    fn subscribe(&mut self) {
         let connected: Vec<usize> =
             self.clients.iter().filter(|client| client.place.is_some()).map(|client| client.number).collect();
-        let Some(client) = self.any(&connected) else { return Ok(()) };
+        let Some(client) = self.any(&connected) else { return };
         let tag = self.rng.usize(..TAGS);
         let held = &self.clients[client].tags[tag];
         if !held.ending && !held.wanted {
             self.ask(client, tag, true);
         }
-        Ok(())
     }
 
     fn ask(&mut self, number: usize, tag: usize, anew: bool) {
@@ -363,6 +388,7 @@ impl World {
 
     fn cut_client(&mut self) {
         let number = self.rng.usize(1..self.clients.len());
+        count("a client is cut");
         self.trace.tell(number, 5, || "is cut".to_owned());
         self.drop_connection(number);
     }
@@ -377,13 +403,28 @@ impl World {
         node.reload(rules);
     }
 
+    /// What is away comes back sooner or later.
+    fn recover(&mut self) {
+        if self.chance(12) {
+            self.queue.memory.set_away(false);
+        }
+        for index in self.living(false) {
+            if self.chance(30)
+                && let Some(node) = &self.nodes[index]
+                && node.link.is_cut()
+            {
+                node.link.set_cut(false);
+                self.trace.tell(100 + index, 14, || "is back".to_owned());
+            }
+        }
+    }
+
     fn cut_node(&mut self) {
         let nodes = self.living(false);
         let Some(index) = self.any(&nodes) else { return };
-        let is_cut = self.rng.bool();
-        self.trace.tell(100 + index, 7, || format!("cut: {is_cut}"));
+        self.trace.tell(100 + index, 7, || "is cut off".to_owned());
         if let Some(node) = &self.nodes[index] {
-            node.link.set_cut(is_cut);
+            node.link.set_cut(true);
         }
     }
 
@@ -391,7 +432,7 @@ impl World {
         let what = self.rng.u8(..6);
         self.trace.tell(200, 8, || format!("fails: {what}"));
         match what {
-            0 | 1 => self.queue.memory.set_away(what == 0),
+            0 => self.queue.memory.set_away(true),
             2 if self.profile.queue_forgets => self.queue.memory.restart(false),
             3 if self.profile.queue_forgets => {
                 self.queue.memory.lose_tail(self.rng.u64(1..5));
@@ -434,6 +475,7 @@ impl World {
     fn kill_node(&mut self) {
         let nodes = self.living(false);
         let Some(index) = self.any(&nodes).filter(|_| nodes.len() > 1) else { return };
+        count("a node dies");
         self.trace.tell(100 + index, 11, || "dies".to_owned());
         self.nodes[index] = None;
         self.waiting.retain(|_, node| *node != index);
@@ -540,6 +582,7 @@ impl World {
     }
 
     fn check_rest(&self) -> Result<(), Wrong> {
+        self.check_refused()?;
         for (index, node) in self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?))) {
             self.check_node(node).map_err(|error| format!("node {index}: {error}"))?;
         }
@@ -547,6 +590,7 @@ impl World {
     }
 
     fn check_node(&self, node: &Node) -> Result<(), Wrong> {
+        (0..node.losses).for_each(|_| count("a loss is told"));
         for core in &node.cores {
             if core.outbox_bytes() != 0 {
                 return Err(format!("{} bytes wait in outboxes at the end", core.outbox_bytes()));
@@ -562,18 +606,49 @@ impl World {
                     ));
                 }
             }
+        }
+        if self.profile.loses_nothing() {
             if node.losses > 0 {
                 return Err("a loss is told and nothing was lost".to_owned());
             }
+            return self.check_acknowledged(node);
         }
-        if self.profile.loses_nothing() { self.check_acknowledged(node) } else { Ok(()) }
+        Ok(())
     }
 
-    /// What publishers were told is so.
+    /// The node has heard everything that was acknowledged.
     fn check_acknowledged(&self, node: &Node) -> Result<(), Wrong> {
-        let chains = node.chains.iter().zip(&node.rules).filter(|(_, rule)| !rule.dedup);
-        let heard: HashSet<RecordId> = chains.flat_map(|(chain, _)| chain.links.iter().map(|link| link.id)).collect();
-        let _ = heard;
+        let heard: HashSet<RecordId> =
+            node.chains.iter().flat_map(|chain| chain.links.iter().map(|link| link.id)).collect();
+        let acknowledged = |number: &u64| self.told.get(number).copied().and_then(Result::ok);
+        let missing = |(number, tag): (&u64, &usize)| {
+            let id = acknowledged(number)?;
+            (!self.rules[*tag].dedup && !heard.contains(&id)).then_some((*number, id))
+        };
+        match self.tags.iter().find_map(missing) {
+            Some((number, id)) => Err(format!("{number} was acknowledged as {id} and not heard")),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is heard that was surely refused.
+    fn check_refused(&self) -> Result<(), Wrong> {
+        for outcome in self.told.values() {
+            count(match outcome {
+                Ok(_) => "a push is acknowledged",
+                Err(Refusal::Unknown) => "the outcome of a push is unknown",
+                Err(_) => "a push is refused",
+            });
+        }
+        for (number, id) in &self.stored {
+            match self.told.get(number) {
+                Some(Err(refusal)) if *refusal != Refusal::Unknown => {
+                    return Err(format!("{number} was refused with {refusal:?} and stored as {id}"));
+                }
+                Some(Ok(told)) if told != id => return Err(format!("{number} is stored as {id} and told as {told}")),
+                _ => {}
+            }
+        }
         Ok(())
     }
 

@@ -130,10 +130,7 @@ impl Hub {
                     self.sessions[slot as usize].behind_cursor = membership + 1;
                 }
                 Progress::More => return,
-                Progress::Hole => {
-                    self.counters.inc(Count::KeptLost);
-                    return self.evict_slow(slot);
-                }
+                Progress::Hole => return self.evict_owed(slot),
             }
         }
     }
@@ -235,9 +232,9 @@ impl Hub {
             delivery.merged += count;
             self.arm(tag, stream);
         } else {
-            let queued = self.release(tag, stream);
-            delivery.queued += queued;
-            delivery.merged += count - queued;
+            let (queued, evicted) = self.release(tag, stream);
+            (delivery.queued, delivery.evicted) = (delivery.queued + queued, delivery.evicted + evicted);
+            delivery.merged += count - queued - evicted;
         }
     }
 
@@ -248,8 +245,8 @@ impl Hub {
         }
     }
 
-    /// Brings the members of a stream up to date; how many of them took it.
-    fn release(&mut self, tag: u32, stream: usize) -> usize {
+    /// Brings the members of a stream up to date; how many of them took it, and how many are being closed.
+    fn release(&mut self, tag: u32, stream: usize) -> (usize, usize) {
         let now_ms = self.now_ms;
         let members = &mut self.tags.get_mut(tag).streams[stream];
         members.armed = false;
@@ -257,27 +254,41 @@ impl Hub {
         let mut live = std::mem::take(&mut members.live);
         let bytes_max = self.settings.limits.writing.write_bytes_max;
         let express = live.len() <= EXPRESS_FAN_OUT_MAX;
-        let (mut place, mut queued) = (0, 0);
+        let (mut place, mut queued, mut evicted) = (0, 0, 0);
         while let Some(&subscriber) = live.get(place) {
             let session = &self.sessions[subscriber.slot as usize];
             if !session.is_open() {
                 place += 1;
                 continue;
             }
-            let is_current = !session.blocked && self.bring(subscriber, bytes_max, true) == Progress::Current;
-            if is_current {
-                self.mark_dirty(subscriber.slot, express);
-                (place, queued) = (place + 1, queued + 1);
-            } else {
-                // The rest is brought, or its hole found, when its socket takes bytes.
-                live.swap_remove(place);
-                self.note_moved(&live, place);
-                let seen = self.membership_of(subscriber).seen;
-                self.fall_behind(subscriber, seen);
+            let progress = if session.blocked { Progress::More } else { self.bring(subscriber, bytes_max, true) };
+            match progress {
+                Progress::Current => {
+                    self.mark_dirty(subscriber.slot, express);
+                    (place, queued) = (place + 1, queued + 1);
+                }
+                Progress::More => {
+                    // The rest is brought when its socket takes bytes.
+                    live.swap_remove(place);
+                    self.note_moved(&live, place);
+                    let seen = self.membership_of(subscriber).seen;
+                    self.fall_behind(subscriber, seen);
+                }
+                // Waiting for another turn would not bring back what is gone.
+                Progress::Hole => {
+                    self.evict_owed(subscriber.slot);
+                    (place, evicted) = (place + 1, evicted + 1);
+                }
             }
         }
         self.tags.get_mut(tag).streams[stream].live = live;
-        queued
+        (queued, evicted)
+    }
+
+    /// Closes a connection that is owed a kept publication which is gone.
+    fn evict_owed(&mut self, slot: u32) {
+        self.counters.inc(Count::KeptLost);
+        self.evict_slow(slot);
     }
 
     fn waits_for_its_rate(&mut self, subscriber: Subscriber) -> bool {

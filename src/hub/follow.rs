@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
+    metrics::Count,
     model::{FollowStart, Published, SessionId, Tag, pattern_matches},
     protocol::message,
 };
@@ -165,6 +166,7 @@ impl Hub {
     fn drop_unused(&mut self, tag: u32) -> Option<Tag> {
         let local = self.tags.drop_unused(tag)?;
         self.outboxes_bytes -= local.kept.bytes();
+        self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
         Some(local.name)
     }
 

@@ -15,19 +15,24 @@ use ws_cluster::{
     hub::{Expired, FollowRefused, Hub, HubSettings, NewSession, Phase},
     limits::Limits,
     metrics::{Count, Counters},
-    model::{Boot, FollowStart, FromCore, NodeId, Pid, Reply, Role, SessionId, Tag, Ticket, ToCore},
+    model::{
+        Boot, FollowStart, FromCore, NodeId, Pid, Reply, Role, SessionId, Tag, TagRule, Ticket, ToCore,
+        tag_rule::DeliveryClass,
+    },
     protocol::message,
 };
 
 use super::{
     expected::Expected,
-    model,
+    model::{self, TAGS},
     plant::{Fault, strikes},
 };
 
 /// Slices of one write, and writes of one visit.
 const SLICES_MAX: usize = 64;
 const WRITES_PER_VISIT: usize = 4;
+/// Visits to a socket that takes more, before the core hears more.
+const VISITS_PER_DRAIN: usize = 16;
 
 /// A connection, as its core has it.
 pub struct Conn {
@@ -43,6 +48,21 @@ pub struct Conn {
     pub shut: bool,
     /// By the tag's number.
     pub expected: Vec<Expected>,
+    hz_asked: [u32; TAGS],
+    /// It has followed a tag of which nothing may be left out.
+    pub was_lossless: bool,
+    /// Frames that are no values and were queued since it is blocked, and what waited then.
+    extras: usize,
+    waited: Option<usize>,
+}
+
+impl Conn {
+    /// Notes how a tag is served from now on.
+    fn note_rule(&mut self, number: usize, rule: &TagRule) {
+        let merges = rule.class == DeliveryClass::Latest || rule.hz_max > 0 || self.hz_asked[number] > 0;
+        self.expected[number].may_merge |= merges;
+        self.was_lossless |= !merges && self.expected[number].is_followed();
+    }
 }
 
 enum Visit {
@@ -58,6 +78,9 @@ pub struct Core {
     pub counters: Arc<Counters>,
     limits: Arc<Limits>,
     started: Duration,
+    /// How the hub serves tags, and how it is to serve them soon.
+    rules: Vec<TagRule>,
+    pub new_rules: Option<Vec<TagRule>>,
     pub inbox: VecDeque<ToCore>,
     pub to_exchange: Vec<FromCore>,
     pub replies: Vec<(Ticket, Reply)>,
@@ -67,15 +90,24 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(node: NodeId, boot: Boot, number: u8, limits: Arc<Limits>, now: Duration) -> Self {
+    pub fn new((node, boot): (NodeId, Boot), number: u8, limits: Arc<Limits>, rules: &[TagRule]) -> Self {
         let counters = Arc::<Counters>::default();
-        let settings = HubSettings { node, boot, core: number, limits: limits.clone(), outboxes_bytes_max: usize::MAX };
+        let settings = HubSettings {
+            node,
+            boot,
+            core: number,
+            limits: limits.clone(),
+            rules: model::tag_rules(rules),
+            outboxes_bytes_max: limits.writing.outboxes_bytes_max,
+        };
         Self {
             number,
             hub: Hub::new(settings, counters.clone()),
             counters,
             limits,
-            started: now,
+            started: model::now(),
+            rules: rules.to_vec(),
+            new_rules: None,
             inbox: VecDeque::new(),
             to_exchange: Vec::new(),
             replies: Vec::new(),
@@ -85,8 +117,23 @@ impl Core {
     }
 
     pub fn set_now(&mut self, now: Duration) {
-        let decis = (now - self.started).as_millis() / 100;
-        self.hub.set_now(decis.try_into().expect("a short run"));
+        let elapsed = (now - self.started).as_millis();
+        self.hub.set_now(elapsed.try_into().expect("a short run"));
+    }
+
+    /// Takes the rules of a reload.
+    pub fn reload(&mut self) {
+        let Some(rules) = self.new_rules.take() else { return };
+        self.hub.reload(model::tag_rules(&rules));
+        self.rules = rules;
+        self.conns.values_mut().for_each(|conn| (0..TAGS).for_each(|tag| conn.note_rule(tag, &self.rules[tag])));
+    }
+
+    /// Sends the updates that are due.
+    pub fn keep_time(&mut self) {
+        if self.hub.next_due().is_some() {
+            self.hub.release_due();
+        }
     }
 
     pub fn open(&mut self, client: usize, capacity: usize) -> SessionId {
@@ -95,27 +142,46 @@ impl Core {
         let new =
             NewSession { pid: pid.clone(), role, uid: uid.clone(), device: None, tag_patterns: None, expires: None };
         let session = self.hub.open(new);
-        let expected = (0..model::TAGS).map(|_| Expected::default()).collect();
-        let conn =
-            Conn { kernel: Vec::new(), capacity, gone: false, blocked: false, ended: false, shut: false, expected };
+        let expected = (0..TAGS).map(|_| Expected::default()).collect();
+        let conn = Conn {
+            kernel: Vec::new(),
+            capacity,
+            gone: false,
+            blocked: false,
+            ended: false,
+            shut: false,
+            expected,
+            hz_asked: [0; TAGS],
+            was_lossless: false,
+            extras: 0,
+            waited: None,
+        };
         assert!(self.conns.insert(session, conn).is_none(), "an id is used once");
         self.to_exchange.push(FromCore::Opened { session, pid, role, uid, device: None, since_unix_ms: 0 });
         session
     }
 
     /// What a client says, as the gateway takes it.
-    pub fn subscribe(&mut self, session: SessionId, number: usize, since: Option<Box<str>>) -> Result<(), String> {
+    pub fn subscribe(
+        &mut self,
+        session: SessionId,
+        number: usize,
+        since: Option<Box<str>>,
+        hz_max: Option<u32>,
+    ) -> Result<(), String> {
         let tag = model::tag(number);
         let Some(conn) = self.conns.get_mut(&session) else { return Ok(()) };
-        let expected = &mut conn.expected[number];
-        match self.hub.follow(session, &tag) {
-            Ok(is_new) if is_new == expected.is_followed() => return Err(format!("follow said {is_new}")),
-            Ok(true) => {}
-            Ok(false) => self.hub.ask_again(session, &tag),
+        let was_followed = conn.expected[number].is_followed();
+        match self.hub.follow(session, &tag, hz_max) {
+            Ok(is_new) if is_new == was_followed => return Err(format!("follow said {is_new}")),
+            Ok(true) => conn.expected[number].may_merge = false,
+            Ok(false) => self.hub.ask_again(session, &tag, hz_max),
             Err(FollowRefused::NoSession) => return Ok(()),
             Err(refused) => return Err(format!("{refused:?}")),
         }
-        expected.ask();
+        conn.expected[number].ask();
+        conn.hz_asked[number] = hz_max.unwrap_or(0);
+        conn.note_rule(number, &self.rules[number]);
         self.to_exchange.push(FromCore::Follow { session, pid: model::pid(), tag, since });
         Ok(())
     }
@@ -126,6 +192,7 @@ impl Core {
         self.unfollowed(unused);
         if let Some(conn) = self.conns.get_mut(&session) {
             conn.expected[number].end();
+            conn.extras += 1;
         }
         let mut text = Vec::new();
         message::done(&mut text, ack_id);
@@ -152,44 +219,50 @@ impl Core {
                 return Ok(());
             }
             let Some(message) = self.inbox.pop_front() else { return Ok(()) };
-            self.ahead.0 += 1;
-            self.carry_out(message)?;
+            let bytes = if let ToCore::Publication(published) = &message { published.payload.len() } else { 0 };
+            if self.carry_out(message)? {
+                self.ahead = (self.ahead.0 + 1, self.ahead.1 + bytes);
+            }
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, message: ToCore) -> Result<(), String> {
+    /// Whether what it queued is there until it is written.
+    fn carry_out(&mut self, message: ToCore) -> Result<bool, String> {
         match message {
             ToCore::Publication(published) => {
-                self.ahead.1 += published.payload.len();
                 if strikes(Fault::CoreIsDeaf) {
-                    return Ok(());
+                    return Ok(true);
                 }
                 if strikes(Fault::CoreHearsTwice) {
                     self.carry_out(ToCore::Publication(published.clone()))?;
                 }
                 let followers = self.followers(&published.tag, |expected| expected.publish(&published));
                 let delivery = self.hub.publish(&published);
-                if delivery.matched != followers || delivery.queued + delivery.evicted != followers {
+                let outcomes = delivery.queued + delivery.merged + delivery.evicted;
+                if delivery.matched < followers || delivery.matched != outcomes {
                     return Err(format!("{delivery:?} to {followers} followers of {}", published.tag));
                 }
+                return Ok(!delivery.conflates);
             }
             ToCore::Followed { session, pid, tag, start } => self.followed(session, &pid, &tag, start),
             ToCore::Gap { pid, tag } => {
                 self.followers(&tag, Expected::gap);
+                self.conns.values_mut().for_each(|conn| conn.extras += 1);
                 self.hub.announce_gap(&pid, &tag);
             }
             ToCore::Reply { ticket, reply } => self.replies.push((ticket, reply)),
             ToCore::Close { session, code, reason } => self.hub.begin_close(session, code, reason, false),
             other => return Err(format!("nobody asked for {other:?}")),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn followed(&mut self, session: SessionId, pid: &Pid, tag: &Tag, start: FollowStart) {
         let is_open = self.hub.session(session).is_some_and(|session| session.phase() == Phase::Open);
         if let Some(conn) = self.conns.get_mut(&session).filter(|_| is_open) {
             conn.expected[model::number(tag)].answered(&start);
+            conn.extras += 1;
         }
         let unused = self.hub.followed(session, pid, tag, start);
         self.unfollowed(unused);
@@ -223,18 +296,22 @@ impl Core {
         let is_writable = |conn: &&Conn| conn.blocked && (conn.kernel.len() <= conn.capacity / 2 || conn.shut);
         let writable = self.conns.iter().filter(|(_, conn)| is_writable(conn));
         for id in writable.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.write(id);
+            // A socket that takes more is written to until it does not, as by a task that only lets others run.
+            (0..VISITS_PER_DRAIN).any(|_| !self.write(id));
         }
     }
 
-    fn write(&mut self, id: SessionId) {
+    /// Visits a connection; whether its socket would take more.
+    fn write(&mut self, id: SessionId) -> bool {
         let visit = self.visit(id);
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
         conn.blocked = !matches!(visit, Visit::Done);
+        conn.waited = None;
         let is_closing = self.hub.session(id).is_some_and(|session| session.phase() != Phase::Open);
         if !conn.blocked && is_closing && self.hub.is_flushed(id) {
             conn.ended = true;
         }
+        matches!(visit, Visit::More)
     }
 
     fn visit(&mut self, id: SessionId) -> Visit {
@@ -254,7 +331,7 @@ impl Core {
                 conn.kernel.extend_from_slice(part);
                 left -= part.len();
             }
-            if !self.hub.wrote(id, taken) {
+            if !self.hub.wrote(id, taken, taken < wanted) {
                 return Visit::Done;
             }
             if taken < wanted {
@@ -262,6 +339,26 @@ impl Core {
             }
         }
         Visit::More
+    }
+
+    /// However long a blocked connection of latest tags waits, nothing but what is no value is queued for it.
+    pub fn check_stalled(&mut self) -> Result<(), String> {
+        for (id, conn) in &mut self.conns {
+            if !conn.blocked || conn.was_lossless || conn.shut {
+                (conn.waited, conn.extras) = (None, 0);
+                continue;
+            }
+            let waits = self.hub.waiting(*id);
+            match conn.waited {
+                // Every tag that it follows may come to be owed.
+                Some(waited) if waits > waited + conn.extras + TAGS => {
+                    return Err(format!("{waits} items wait for a stalled connection, and {waited} did before"));
+                }
+                Some(_) => {}
+                None => (conn.waited, conn.extras) = (Some(waits), 0),
+            }
+        }
+        Ok(())
     }
 
     /// Looks after deadlines; takes out the connections whose socket has ended.

@@ -5,7 +5,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use fastrand::Rng;
 use ws_cluster::{
     limits::{Limits, QueueLimits, WritingLimits},
-    model::{Pid, Tag, TagRule, TagRules, tag_rule::History},
+    model::{Pid, Tag, TagRule, TagRules, tag_rule::DeliveryClass},
 };
 
 /// Tags of a cluster.
@@ -46,19 +46,38 @@ pub fn now() -> Duration {
 
 /// One rule for each tag.
 pub fn rules(rng: &mut Rng) -> Vec<TagRule> {
-    let rule = |number: usize| TagRule {
-        pattern: tag(number).as_str().into(),
-        history: History { count_max: rng.usize(1..24), ..History::default() },
-        dedup: rng.u8(..4) == 0,
-        ..TagRule::default()
+    let rule = |number: usize| {
+        let mut rule = TagRule {
+            pattern: tag(number).as_str().into(),
+            dedup: rng.u8(..4) == 0,
+            class: if number % 2 == 0 { DeliveryClass::Lossless } else { DeliveryClass::Latest },
+            ..TagRule::default()
+        };
+        rule.hz_max = hz(rng, 5).unwrap_or(0);
+        rule.history.count_max = rng.usize(1..40);
+        rule
     };
     (0..TAGS).map(rule).collect()
+}
+
+/// A rate, or mostly none.
+pub fn hz(rng: &mut Rng, one_in: u32) -> Option<u32> {
+    (rng.u32(..one_in) == 0).then(|| [1, 2, 5, 20, 100][rng.usize(..5)])
 }
 
 /// Changes what may change while a node runs.
 pub fn change(rules: &mut [TagRule], rng: &mut Rng) {
     let rule = &mut rules[rng.usize(..TAGS)];
-    rule.history.count_max = rng.usize(1..24);
+    match rng.u8(..4) {
+        0 => rule.history.count_max = rng.usize(1..40),
+        1 => rule.hz_max = hz(rng, 2).unwrap_or(0),
+        _ => {
+            rule.class = match rule.class {
+                DeliveryClass::Lossless => DeliveryClass::Latest,
+                DeliveryClass::Latest => DeliveryClass::Lossless,
+            }
+        }
+    }
 }
 
 pub fn tag_rules(rules: &[TagRule]) -> TagRules {
@@ -69,8 +88,11 @@ pub fn tag_rules(rules: &[TagRule]) -> TagRules {
 pub fn limits(rng: &mut Rng) -> Arc<Limits> {
     let writing = WritingLimits {
         outbox_bytes_max: rng.usize(6_000..16_000),
-        outbox_frames_max: rng.usize(24..80),
-        write_bytes_max: rng.usize(200..8_000),
+        outbox_frames_max: rng.usize(100..200),
+        outboxes_bytes_max: if rng.u8(..6) == 0 { rng.usize(2_000..20_000) } else { usize::MAX },
+        write_bytes_max: rng.usize(200..3_000),
+        kept_bytes_max: if rng.u8(..4) == 0 { rng.usize(600..4_000) } else { 256 << 10 },
+        notsent_lowat_bytes: if rng.bool() { rng.usize(100..3_000) } else { 0 },
         ..WritingLimits::default()
     };
     let queue = QueueLimits { batch_records_max: rng.usize(1..12), ..QueueLimits::default() };

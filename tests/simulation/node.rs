@@ -92,7 +92,7 @@ impl Node {
             exchange: Exchange::new(settings, counters),
             log,
             events,
-            cores: (0..cores).map(|core| Core::new(number, boot, core, limits.clone(), now)).collect(),
+            cores: (0..cores).map(|core| Core::new((number, boot), core, limits.clone(), &rules)).collect(),
             limits,
             rules,
             effects: Vec::new(),
@@ -110,6 +110,7 @@ impl Node {
             chain.shorten(before.history.count_max.min(after.history.count_max));
         }
         self.exchange.reload(exchange_rules(&self.limits, &rules));
+        self.cores.iter_mut().for_each(|core| core.new_rules = Some(rules.clone()));
         self.rules = rules;
     }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use ws_cluster::{
     limits::Limits,
+    metrics::Count,
     model::{Boot, FromCore, Publication, Record, RecordId, Refusal, Reply, TagRule, Ticket},
     protocol::frame::close_code,
 };
@@ -109,7 +110,10 @@ impl World {
         }
         self.heal();
         self.come_to_rest().await?;
-        self.check_rest()
+        self.check_clients()?;
+        (0..self.clients.len()).for_each(|number| self.drop_connection(number));
+        self.turns()?;
+        self.check_nodes()
     }
 
     fn chance(&mut self, one_in: u32) -> bool {
@@ -180,7 +184,12 @@ impl World {
                     core.hear(rng.usize(1..40))?;
                     core.walk(rng.usize(1..10));
                 }
+                if self.healed || rng.u8(..3) == 0 {
+                    core.reload();
+                    core.keep_time();
+                }
                 core.drain();
+                core.check_stalled()?;
                 let notices = self.healed || rng.u8(..4) == 0;
                 core.look_after(|| notices);
                 for (ticket, reply) in core.replies.drain(..) {
@@ -233,12 +242,21 @@ impl World {
     }
 
     fn closed(&mut self, number: usize, code: u16) -> Result<(), Wrong> {
-        let client = &mut self.clients[number];
-        if client.healthy {
+        let client = &self.clients[number];
+        // Where outboxes are over their bound together, or kept publications over theirs, nobody is safe.
+        let writing = &self.limits.writing;
+        let is_safe = writing.outboxes_bytes_max == usize::MAX && writing.kept_bytes_max >= 256 << 10;
+        if client.healthy && is_safe {
             return Err(format!("a healthy client is closed with {code}"));
         }
+        let Some(Place { node, core, session }) = client.place else { return Ok(()) };
+        let core = self.nodes[node].as_ref().map(|node| &node.cores[core]).ok_or("a client of a dead node")?;
+        let was_lossless = core.conns.get(&session).is_none_or(|conn| conn.was_lossless);
+        let has_lost_kept = core.counters.get(Count::KeptLost) > 0;
+        let is_crowded = writing.outboxes_bytes_max < usize::MAX;
         count(match code {
-            close_code::SLOW => "a slow client is closed",
+            close_code::SLOW if was_lossless => "a slow client is closed",
+            close_code::SLOW if has_lost_kept || is_crowded => "a slow client of latest tags is closed",
             close_code::NO_HEARTBEAT => "a silent client is closed",
             _ => return Err(format!("client {number} is closed with {code}")),
         });
@@ -357,8 +375,9 @@ impl World {
         let Some(node) = &mut self.nodes[node] else { return };
         client.tags[tag].begin(anew);
         let since = client.tags[tag].last.map(|last| last.to_string().into());
-        self.trace.tell(number, 2, || format!("subscribes to {tag} since {since:?}"));
-        let asked = node.cores[core].subscribe(session, tag, since);
+        let hz_max = if client.healthy { None } else { model::hz(&mut self.rng, 4) };
+        self.trace.tell(number, 2, || format!("subscribes to {tag} since {since:?} at {hz_max:?}"));
+        let asked = node.cores[core].subscribe(session, tag, since, hz_max);
         assert_eq!(asked, Ok(()), "client {number} subscribes to {tag}");
     }
 
@@ -557,9 +576,9 @@ impl World {
         };
         let nodes: Vec<String> = self.nodes.iter().enumerate().filter_map(node).collect();
         let unread = self.clients.iter().filter(|client| !self.has_read(client));
-        let unread: Vec<usize> = unread.map(|client| client.number).collect();
+        let unread: Vec<String> = unread.map(|client| self.unread(client)).collect();
         let waiting = self.waiting.len();
-        Err(format!("no {what}: {nodes:?}, clients {unread:?} have not read all, {waiting} wait to be told"))
+        Err(format!("no {what}: {nodes:?}, not read: {unread:?}, {waiting} wait to be told"))
     }
 
     /// Whether every node has the last value of each tag.
@@ -574,6 +593,18 @@ impl World {
             && self.clients.iter().all(|client| self.has_read(client))
     }
 
+    /// What the client has not read.
+    fn unread(&self, client: &Client) -> String {
+        let conn = |place: Place| Some((self.nodes[place.node].as_ref()?, place));
+        let Some((node, Place { core, session, .. })) = client.place.and_then(conn) else {
+            return format!("client {} is away", client.number);
+        };
+        let Some(conn) = node.cores[core].conns.get(&session) else { return "its connection is gone".to_owned() };
+        let waits = node.cores[core].hub.waiting(session);
+        let unread: Vec<_> = conn.expected.iter().enumerate().filter(|(_, expected)| !expected.is_read()).collect();
+        format!("client {} at {core}: {} bytes, {waits} wait, {unread:?}", client.number, conn.kernel.len())
+    }
+
     /// Whether the client has read all that was to come.
     fn has_read(&self, client: &Client) -> bool {
         let conn =
@@ -581,19 +612,24 @@ impl World {
         conn.is_some_and(|conn| conn.kernel.is_empty() && conn.expected.iter().all(|expected| expected.is_read()))
     }
 
-    fn check_rest(&self) -> Result<(), Wrong> {
+    fn check_nodes(&self) -> Result<(), Wrong> {
         self.check_refused()?;
-        for (index, node) in self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?))) {
+        let nodes = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?)));
+        for (index, node) in nodes {
             self.check_node(node).map_err(|error| format!("node {index}: {error}"))?;
         }
+        Ok(())
+    }
+
+    fn check_clients(&self) -> Result<(), Wrong> {
         self.clients.iter().try_for_each(|client| self.check_client(client))
     }
 
     fn check_node(&self, node: &Node) -> Result<(), Wrong> {
         (0..node.losses).for_each(|_| count("a loss is told"));
         for core in &node.cores {
-            if core.outbox_bytes() != 0 {
-                return Err(format!("{} bytes wait in outboxes at the end", core.outbox_bytes()));
+            if core.outbox_bytes() != 0 || !core.hub.is_empty() {
+                return Err(format!("{} bytes wait when everybody is gone", core.outbox_bytes()));
             }
         }
         if self.profile.is_certain() {

@@ -6,7 +6,7 @@ PROFILE ?= quick
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build release test faults autobahn ci setup fmt lint doc floors clean
+.PHONY: help run build release test faults simulate autobahn ci setup fmt lint doc floors clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: ## every test; installs what they need (redis-server, python3-venv, strace
 
 faults: ## the fault scenarios at full length (20 s each)
 	@WS_FAULTS_SECONDS=20 .ci/test faults
+
+simulate: ## SEEDS runs (10000) of the simulation under each profile of faults, from a random seed on
+	@.ci/simulate $(SEEDS)
 
 autobahn: ## the whole Autobahn suite against examples/echo (needs Python 2.7; a quarter of an hour)
 	@tests/autobahn/run --deflate

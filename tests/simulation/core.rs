@@ -139,8 +139,15 @@ impl Core {
     pub fn open(&mut self, client: usize, capacity: usize) -> SessionId {
         let uid: Box<str> = format!("u{client}").into();
         let (pid, role) = (model::pid(), Role::User);
-        let new =
-            NewSession { pid: pid.clone(), role, uid: uid.clone(), device: None, tag_patterns: None, expires: None };
+        let new = NewSession {
+            pid: pid.clone(),
+            role,
+            uid: uid.clone(),
+            device: None,
+            tag_patterns: None,
+            expires: None,
+            deflate: None,
+        };
         let session = self.hub.open(new);
         let expected = (0..TAGS).map(|_| Expected::default()).collect();
         let conn = Conn {

@@ -66,6 +66,8 @@ pub struct Node {
     pub chains: Vec<Chain>,
     /// Losses that the log has told.
     pub losses: u32,
+    /// The queue has failed while it started.
+    pub starts_in_trouble: bool,
 }
 
 impl Node {
@@ -101,6 +103,7 @@ impl Node {
             paused_until: now,
             chains: (0..TAGS).map(|_| Chain::default()).collect(),
             losses: 0,
+            starts_in_trouble: false,
         }
     }
 

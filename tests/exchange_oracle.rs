@@ -55,6 +55,9 @@ struct Naive {
     last_published: u64,
     /// From here on things can be resumed: the log lost something before.
     sound_from: usize,
+    /// It lost something, and nothing was published since; somebody has followed since.
+    is_lost: bool,
+    is_hole_news: bool,
 }
 
 impl Naive {
@@ -138,6 +141,7 @@ impl Tags {
         self.all.push(id);
         self.clock += 1;
         let mut expected: BTreeMap<u8, Vec<RecordId>> = (0..CORES).map(|core| (core, Vec::new())).collect();
+        let mut told: Vec<u8> = Vec::new();
         if self.place(name) {
             let tag = self.naive.entry(name.to_owned()).or_default();
             let sound = tag.sound_from < tag.published.len();
@@ -145,8 +149,12 @@ impl Tags {
             if !(name.starts_with('d') && last.is_some_and(|(_, _, last, _)| *last == payload)) {
                 let prev = last.map(|(id, ..)| *id);
                 tag.published.push((id, prev, payload, self.cluster.now));
-                tag.last_published = self.clock;
+                (tag.last_published, tag.is_lost) = (self.clock, false);
                 tag.followers.iter().for_each(|core| expected.entry(*core).or_default().push(id));
+                // Who has come since the loss got the value before the hole.
+                if std::mem::take(&mut tag.is_hole_news) {
+                    told.extend(&tag.followers);
+                }
             }
         } else {
             self.evicted += 1;
@@ -154,6 +162,8 @@ impl Tags {
         for (core, expected) in expected {
             assert_eq!(self.cluster.publications(0, core), expected, "core {core}, tag {name}");
         }
+        let gaps = self.cluster.take(0).into_iter().filter(|(_, message)| matches!(message, ToCore::Gap { .. }));
+        assert_eq!(gaps.map(|(core, _)| core).collect::<Vec<_>>(), told, "gaps of {name}");
     }
 
     fn follow(&mut self, core: u8, name: &str, since: Option<String>) {
@@ -170,6 +180,7 @@ impl Tags {
         let ToCore::Followed { start, .. } = got else { panic!("{got:?}") };
         let naive = self.naive.entry(name.to_owned()).or_default();
         naive.followers.insert(core);
+        naive.is_hole_news = naive.is_lost;
         let (expected, kind) =
             naive.start(since.as_deref().and_then(|id| id.parse().ok()), since.is_some(), self.cluster.now);
         assert_eq!((ids(&start), self::kind(&start)), (expected, kind), "tag {name} since {since:?}");
@@ -195,6 +206,7 @@ impl Tags {
         let mut expected: Vec<(u8, String)> = Vec::new();
         for (name, naive) in &mut self.naive {
             naive.sound_from = naive.published.len();
+            (naive.is_lost, naive.is_hole_news) = (true, false);
             expected.extend(naive.followers.iter().map(|core| (*core, name.clone())));
         }
         expected.sort();

@@ -33,6 +33,18 @@ const STEP_ENTRIES: usize = 256;
 /// The stamps of what the log brings begin here; a value out of the store has its Unix milliseconds, below all these.
 const FIRST_STAMP: u64 = 1 << 63;
 
+/// What is to come of a value out of the queue's store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stored {
+    /// Nothing: there was none, or the log has brought it.
+    #[default]
+    No,
+    /// It is the newest, and the log has brought nothing of the tag yet.
+    Newest(RecordId),
+    /// The log has brought others, which may be replays of what was before it.
+    Passed(RecordId),
+}
+
 /// The table is full of tags that are followed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -78,8 +90,8 @@ struct Entry {
     broken: bool,
     /// Somebody has followed since, and got the value before the hole.
     is_hole_news: bool,
-    /// The value came out of the queue's store, and the log has brought nothing of the tag yet.
-    stored: Option<RecordId>,
+    /// Whether the log has yet to bring the value that came out of the queue's store.
+    stored: Stored,
     stamp: u64,
     queued: bool,
 }
@@ -153,7 +165,7 @@ impl TagTable {
     pub(super) fn publish_kept(&mut self, id: RecordId, publication: Publication, rule: &TagRule, now: Instant) {
         if let Some(slot) = self.slot(&publication.pid, &publication.tag)
             && let Some(entry) = entry(&mut self.entries, slot)
-            && entry.stored.is_some_and(|stored| stored != id)
+            && matches!(entry.stored, Stored::Newest(stored) if stored != id)
         {
             self.counters.sub(Count::Tags, u64::from(!entry.ring.is_empty()));
             self.bytes -= entry.forget();
@@ -172,7 +184,7 @@ impl TagTable {
             return false;
         }
         let published = entry.take_over(&published);
-        (entry.newest, entry.stored, entry.broken) = (Some(published.id), Some(published.id), is_broken);
+        (entry.newest, entry.stored, entry.broken) = (Some(published.id), Stored::Newest(published.id), is_broken);
         entry.stamp = at_unix_ms.min(FIRST_STAMP - 1);
         self.bytes += entry.ring.push(published.clone(), heard_at);
         self.counters.add(Count::Tags, 1);
@@ -376,7 +388,7 @@ impl Entry {
             ring: Ring::default(),
             broken: false,
             is_hole_news: false,
-            stored: None,
+            stored: Stored::No,
             stamp: 0,
             queued: false,
         }
@@ -385,17 +397,22 @@ impl Entry {
     /// Whether the value out of the store stands for this record already. The log brings a record once; one of the
     /// same origin and before the stored one can only be a replay that comes late.
     fn stands_for(&mut self, id: RecordId) -> bool {
-        let Some(stored) = self.stored else { return false };
-        let is_late = stored.origin == id.origin && id.seq < stored.seq;
-        if !is_late {
-            self.stored = None;
+        let (Stored::Newest(stored) | Stored::Passed(stored)) = self.stored else { return false };
+        if stored.origin == id.origin && id.seq < stored.seq {
+            return true;
         }
-        is_late || stored == id
+        let is_newest = matches!(self.stored, Stored::Newest(_));
+        self.stored = if stored == id { Stored::No } else { Stored::Passed(stored) };
+        if stored == id && !is_newest {
+            // What has come since was before it: it comes once more, as the newest, and whoever follows is told.
+            (self.broken, self.is_hole_news) = (true, true);
+        }
+        stored == id && is_newest
     }
 
     /// Forgets every publication; gives the bytes that were freed.
     fn forget(&mut self) -> usize {
-        (self.newest, self.stored, self.broken, self.is_hole_news) = (None, None, false, false);
+        (self.newest, self.stored, self.broken, self.is_hole_news) = (None, Stored::No, false, false);
         self.ring.clear()
     }
 

@@ -18,7 +18,7 @@ use super::{
     Delivery, EXPRESS_FAN_OUT_MAX, Hub,
     outbox::{Frame, ValueOf},
     session::{Membership, Millis, Standing},
-    tags::Subscriber,
+    tags::{Subscriber, is_after},
     text_frame,
 };
 
@@ -67,7 +67,8 @@ impl Hub {
         let Membership { tag, standing, .. } = self.membership_of(subscriber);
         let number = self.tags.get(tag).number;
         let membership = self.membership_mut(subscriber);
-        (membership.seen, membership.again, membership.gap) = (number, false, false);
+        membership.pass(number);
+        (membership.again, membership.again_gap) = (false, false);
         if standing == Standing::Behind {
             self.catch_up(subscriber);
         }
@@ -97,8 +98,10 @@ impl Hub {
                 }
                 // It was being brought up to date: that much less has been given.
                 Standing::Behind => self.membership_mut(subscriber).seen = value.before(),
-                Standing::Asking => {}
+                Standing::Asking => continue,
             }
+            // A gap that was told behind them is told again, before what comes in their place.
+            self.membership_mut(subscriber).gap_told = false;
         }
     }
 
@@ -137,45 +140,55 @@ impl Hub {
 
     /// Queues what a subscription is owed, until about `bytes_max` wait; `together` says that others are brought the same.
     fn bring(&mut self, subscriber: Subscriber, bytes_max: usize, together: bool) -> Progress {
-        let Membership { tag, seen, gap, again, .. } = self.membership_of(subscriber);
+        let Membership { tag, seen, .. } = self.membership_of(subscriber);
         if self.tags.get(tag).kept.has_lost_after(seen) {
             return Progress::Hole;
         }
-        if gap && !again {
-            self.membership_mut(subscriber).gap = false;
-            let mut text = Vec::new();
-            message::gap(&mut text, &self.tags.get(tag).name);
-            let frame = text_frame(&text);
-            self.outboxes_bytes += frame.len();
-            self.sessions[subscriber.slot as usize].outbox.push(frame);
-        }
         loop {
-            let Membership { seen, gap, again, .. } = self.membership_of(subscriber);
+            let owed = self.membership_of(subscriber);
+            let Membership { seen, again, again_gap, .. } = owed;
             let local = self.tags.get(tag);
-            let newest = || Some((local.number, local.newest.as_ref()?)).filter(|(number, _)| *number != seen);
+            let is_owed = |number: u32| number != seen || again;
+            let newest = || Some((local.number, local.newest.as_ref()?)).filter(|(number, _)| is_owed(*number));
             let Some((number, published)) = local.kept.after(seen).or_else(newest) else { break };
             if self.sessions[subscriber.slot as usize].outbox.bytes() >= bytes_max {
                 return Progress::More;
             }
-            let published = published.clone();
-            let is_newest = number == local.number;
+            let (published, is_snapshot) = (published.clone(), again && number == local.number);
             let merged = number.wrapping_sub(seen).wrapping_sub(1);
-            let value = ValueOf { tag, number, merged, firm: published.keep };
-            let frame = if is_newest && again {
+            // Nothing comes in the place of a snapshot that was asked for.
+            let value = ValueOf { tag, number, merged, firm: published.keep || is_snapshot };
+            let frame = if is_snapshot {
                 let membership = self.membership_mut(subscriber);
-                (membership.again, membership.gap) = (false, false);
+                (membership.again, membership.again_gap) = (false, false);
                 let mut text = Vec::new();
-                message::publication(&mut text, &published, message::Arrival::Snapshot { gap });
+                message::publication(&mut text, &published, message::Arrival::Snapshot { gap: again_gap });
                 text_frame(&text)
             } else {
                 self.counters.add(Count::Merged, u64::from(merged));
                 self.encode_merged(subscriber.slot, value, &published, together)
             };
-            self.membership_mut(subscriber).seen = number;
+            // In one piece with the value: where that gives way, its gap is told with the next.
+            let frame = if owed.owes_gap() { [&*self.gap_frame(tag), &*frame].concat().into() } else { frame };
+            let membership = self.membership_mut(subscriber);
+            membership.seen = number;
+            membership.gap_told &= !is_after(number, membership.gap_at);
             self.outboxes_bytes += frame.len();
             self.sessions[subscriber.slot as usize].outbox.push_value(frame, value);
         }
+        if self.membership_of(subscriber).owes_gap() {
+            self.membership_mut(subscriber).gap_told = true;
+            let frame = self.gap_frame(tag);
+            self.outboxes_bytes += frame.len();
+            self.sessions[subscriber.slot as usize].outbox.push(frame);
+        }
         Progress::Current
+    }
+
+    pub(super) fn gap_frame(&self, tag: u32) -> Frame {
+        let mut text = Vec::new();
+        message::gap(&mut text, &self.tags.get(tag).name);
+        text_frame(&text)
     }
 
     /// A value's frame for a session; those who have missed the same share it.

@@ -56,7 +56,9 @@ impl Hub {
     pub fn ask_again(&mut self, id: SessionId, tag: &Tag, hz_max: Option<u32>) {
         if let Some((known, membership)) = self.membership(id, tag) {
             self.tags.get_mut(known).pending += 1;
-            self.sessions[id.slot as usize].tags[membership as usize].asked_ms = interval_ms(hz_max.unwrap_or(0));
+            let asking = &mut self.sessions[id.slot as usize].tags[membership as usize];
+            asking.asked_ms = interval_ms(hz_max.unwrap_or(0));
+            asking.questions = asking.questions.saturating_add(1);
             self.change_stream(Subscriber { slot: id.slot, membership });
         }
     }
@@ -67,13 +69,14 @@ impl Hub {
         let project = self.projects.find(pid)?;
         let known = self.tags.find(project, tag)?;
         let local = self.tags.get_mut(known);
-        local.pending = local.pending.saturating_sub(1);
-        let number = local.number;
-        let membership = self.session(id).and_then(|session| session.membership(known));
+        let (is_awaited, number) = (local.answered(id), local.number);
+        let membership = self.session(id).filter(|_| is_awaited).and_then(|session| session.membership(known));
         let Some(membership) = membership else { return self.drop_unused(known) };
         let subscriber = Subscriber { slot: id.slot, membership };
-        if self.membership_of(subscriber).standing == Standing::Asking {
-            self.membership_mut(subscriber).seen = number;
+        let asking = self.membership_mut(subscriber);
+        asking.questions = asking.questions.saturating_sub(1);
+        if asking.standing == Standing::Asking {
+            asking.pass(number);
             self.enlist(subscriber, Standing::Live);
         }
         self.send_start(id, subscriber, tag, start);
@@ -94,7 +97,7 @@ impl Hub {
             FollowStart::Snapshot { gap, .. } if is_owed => {
                 let membership = self.membership_mut(subscriber);
                 membership.again = true;
-                membership.gap |= gap;
+                membership.again_gap |= gap;
             }
             FollowStart::Snapshot { last, gap } => {
                 let mut text = Vec::new();
@@ -128,6 +131,8 @@ impl Hub {
         let (known, index) = self.membership(id, tag)?;
         let gone = self.membership_of(Subscriber { slot: id.slot, membership: index });
         self.delist(&gone);
+        let void = std::iter::repeat_n(id, gone.questions.into());
+        self.tags.get_mut(known).void.extend(void);
         let session = &mut self.sessions[id.slot as usize];
         session.tags.swap_remove(index as usize);
         session.outbox.settle(known);

@@ -15,7 +15,6 @@ use super::{
     outbox::{Frame, ValueOf},
     session::Standing,
     tags::{Subscriber, VALUES_AHEAD_MAX},
-    text_frame,
 };
 
 /// What waits for a connection that keeps up, while the core's outboxes are over their bound together.
@@ -58,13 +57,15 @@ impl Hub {
         let mut delivery = Delivery::default();
         let known = self.projects.find(pid).and_then(|project| self.tags.find(project, tag));
         let Some(known) = known else { return delivery };
-        let mut text = Vec::new();
-        message::gap(&mut text, tag);
-        let frame = text_frame(&text);
+        let frame = self.gap_frame(known);
         let subscribers: Vec<Subscriber> = self.tags.get(known).subscribers().collect();
+        let number = self.tags.get(known).number;
         for subscriber in subscribers {
-            if self.membership_of(subscriber).standing == Standing::Behind {
-                self.membership_mut(subscriber).gap = true;
+            let membership = self.membership_mut(subscriber);
+            let is_behind = membership.standing == Standing::Behind;
+            let is_owed = is_behind || (membership.stream > 0 && membership.seen != number);
+            (membership.gap_at, membership.gap_told) = (number, !is_owed);
+            if is_owed {
                 (delivery.matched, delivery.merged) = (delivery.matched + 1, delivery.merged + 1);
             } else if self.sessions[subscriber.slot as usize].is_open() {
                 self.enqueue(subscriber.slot, frame.clone(), true, &mut delivery);

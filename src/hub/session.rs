@@ -7,7 +7,7 @@ use crate::{
     protocol::deflate::Deflate,
 };
 
-use super::outbox::Outbox;
+use super::{outbox::Outbox, tags::is_after};
 
 /// Time on a core: tenths of a second since it started (13 years fit). Coarse on purpose: every session keeps several.
 pub type Decis = u32;
@@ -73,10 +73,27 @@ pub(super) struct Membership {
     pub asked_ms: u16,
     /// What it is doing.
     pub standing: Standing,
-    /// Its next value comes as a snapshot, because it asked for it again.
+    /// The number behind which publications were lost. Whoever has seen no later one is told of the gap before the next.
+    pub gap_at: u32,
+    /// The word of that gap is queued, behind all that it has been given.
+    pub gap_told: bool,
+    /// The newest comes as a snapshot, because it asked for it again; whether there is a gap before that.
     pub again: bool,
-    /// It has to be told of a gap before its next value.
-    pub gap: bool,
+    pub again_gap: bool,
+    /// Questions to the exchange that are open.
+    pub questions: u8,
+}
+
+impl Membership {
+    /// Whether its next value lies behind a gap that it has to be told of.
+    pub fn owes_gap(&self) -> bool {
+        !self.gap_told && !is_after(self.seen, self.gap_at)
+    }
+
+    /// It has got or been told of everything up to a number.
+    pub fn pass(&mut self, number: u32) {
+        (self.seen, self.gap_at) = (number, number.wrapping_sub(1));
+    }
 }
 
 /// One connection.

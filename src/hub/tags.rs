@@ -13,7 +13,7 @@ use std::{
 use slab::Slab;
 use smallvec::{SmallVec, smallvec};
 
-use crate::model::{Published, Tag, TagRule, tag_rule::DeliveryClass};
+use crate::model::{Published, SessionId, Tag, TagRule, tag_rule::DeliveryClass};
 
 use super::{
     encoded::Encoded,
@@ -80,6 +80,8 @@ pub(super) struct LocalTag {
     pub behind: Vec<Subscriber>,
     /// Questions to the exchange that are open.
     pub pending: u32,
+    /// Sessions whose subscription ended before its answer came: that one, the next, is for nobody. Bounded by `pending`.
+    pub void: Vec<SessionId>,
     /// The last value encoded for somebody who did not get every publication: its number, what it stands for.
     pub encoded: Option<(u32, u32, Encoded)>,
 }
@@ -130,6 +132,7 @@ impl Tags {
             streams: smallvec![Stream::default()],
             behind: Vec::new(),
             pending: 0,
+            void: Vec::new(),
             encoded: None,
         };
         let tag = slot_number(self.tags.insert(local));
@@ -151,6 +154,13 @@ impl Tags {
 }
 
 impl LocalTag {
+    /// Counts an answer of the exchange; whether the subscription that asked for it still waits.
+    pub fn answered(&mut self, id: SessionId) -> bool {
+        self.pending = self.pending.saturating_sub(1);
+        let void = self.void.iter().position(|other| *other == id);
+        void.map(|place| self.void.swap_remove(place)).is_none()
+    }
+
     fn is_used(&self) -> bool {
         self.pending > 0 || !self.behind.is_empty() || self.streams.iter().any(|stream| !stream.live.is_empty())
     }
@@ -298,6 +308,18 @@ pub(super) fn is_after(number: u32, other: u32) -> bool {
 impl Membership {
     /// One that waits for the exchange's answer.
     pub fn asking(tag: u32, stream: u16, asked_ms: u16) -> Self {
-        Self { tag, place: 0, seen: 0, stream, asked_ms, standing: Standing::Asking, again: false, gap: false }
+        Self {
+            tag,
+            place: 0,
+            seen: 0,
+            stream,
+            asked_ms,
+            standing: Standing::Asking,
+            gap_at: u32::MAX,
+            gap_told: false,
+            again: false,
+            again_gap: false,
+            questions: 1,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a tag's publications are, told by a naive model: the log's order, without repeats where a rule says so.
 
 use bytes::Bytes;
-use ws_cluster::model::{FollowStart, Publication, Published, RecordId, TagRule};
+use ws_cluster::model::{FollowStart, LastValue, Publication, Published, RecordId, TagRule};
 
 /// A publication with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,24 @@ pub struct Chain {
     broken: bool,
     /// Nothing before this one can be resumed from.
     resumable: usize,
+    /// What the queue's store had, if the log has not brought that yet; whether it is the newest.
+    stored: Option<(RecordId, bool)>,
 }
 
 impl Chain {
     /// Takes a publication in; whether it is news.
     pub fn publish(&mut self, id: RecordId, publication: &Publication, dedup: bool) -> bool {
+        if let Some((stored, is_newest)) = self.stored {
+            if stored.origin == id.origin && id.seq < stored.seq {
+                return false;
+            }
+            self.stored = (stored != id).then_some((stored, false));
+            if stored == id && is_newest {
+                return false;
+            }
+            // It comes once more, behind replays of what was before it.
+            self.broken |= stored == id;
+        }
         let last = self.links.last();
         let repeats = |last: &Link| last.payload == publication.payload && (last.keep || !publication.keep);
         if dedup && !self.broken && last.is_some_and(repeats) {
@@ -37,6 +50,22 @@ impl Chain {
         let prev = last.filter(|_| !broken).map(|last| last.id);
         self.links.push(Link { id, prev, keep: publication.keep, payload: publication.payload.clone() });
         true
+    }
+
+    /// The queue's store had the last value; the log may know better.
+    pub fn load(&mut self, value: &LastValue) {
+        if self.links.is_empty() {
+            let Published { id, prev, keep, payload, .. } = &*value.published;
+            self.links.push(Link { id: *id, prev: *prev, keep: *keep, payload: payload.clone() });
+            (self.stored, self.broken) = (Some((*id, true)), value.is_broken);
+        }
+    }
+
+    /// The log has brought something from before the node's start.
+    pub fn forget_stored(&mut self, id: RecordId) {
+        if self.stored.is_some_and(|(stored, is_newest)| stored != id && is_newest) {
+            *self = Self::default();
+        }
     }
 
     /// The log lost records of this tag.
@@ -74,7 +103,9 @@ impl Chain {
             }
             FollowStart::Tail(tail) => {
                 let first = self.links.len().checked_sub(tail.len()).ok_or("a tail longer than all")?;
-                if place.is_none_or(|place| place + 1 != first) {
+                // The first of all may follow on one that is not known here.
+                let is_before_all = first == 0 && held.is_some() && held == tail.first().and_then(|first| first.prev);
+                if place.is_none_or(|place| place + 1 != first) && !is_before_all {
                     return Err(format!("a tail of {} to {place:?} of {}", tail.len(), self.links.len()));
                 }
                 (first..).zip(tail).try_for_each(|(at, published)| self.check_same(at, published))

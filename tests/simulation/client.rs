@@ -36,6 +36,7 @@ pub struct Held {
     pub last: Option<RecordId>,
     /// It was told of a hole behind the last id; or it holds nothing and was never told that there is nothing.
     announced: bool,
+    has_asked_again: bool,
     seen: HashSet<RecordId>,
 }
 
@@ -151,7 +152,13 @@ impl Held {
         if anew {
             *self = Self::default();
         }
-        self.wanted = true;
+        (self.wanted, self.has_asked_again) = (true, false);
+    }
+
+    /// It asks once more while frames are on their way: from now on some may come twice. The last id it holds.
+    pub fn ask_again(&mut self) -> Option<RecordId> {
+        self.has_asked_again = true;
+        self.last
     }
 
     /// What was read before may be read again.
@@ -170,6 +177,10 @@ impl Held {
         let prev = message.prev.filter(|prev| !prev.is_empty()).map(str::parse).transpose();
         let prev: Option<RecordId> = prev.map_err(|_| "a strange prev")?;
         let before = self.last;
+        if self.has_asked_again {
+            self.last = Some(id);
+            return Ok(());
+        }
         let is_again = message.snapshot && before == Some(id);
         if message.gap {
             self.announce();

@@ -31,8 +31,10 @@ pub struct Expected {
     followed: bool,
     /// Publications may be merged.
     pub may_merge: bool,
-    /// A gap was read before its place, and stands for others up to the next value.
+    /// A gap was read, and stands for all up to the next value.
     told_of_gap: bool,
+    /// There was a gap in this subscription.
+    had_gap: bool,
 }
 
 impl Expected {
@@ -44,11 +46,6 @@ impl Expected {
     /// Whether publications are for it.
     pub fn is_joined(&self) -> bool {
         self.joined
-    }
-
-    /// Whether an answer of the exchange is on its way.
-    pub fn is_asked(&self) -> bool {
-        !self.asked.is_empty()
     }
 
     /// Whether everything has been read.
@@ -113,7 +110,7 @@ impl Expected {
                 (Ok(()), _) => return Ok(()),
                 (Err(_), Some(end)) => {
                     self.items.drain(..=end);
-                    self.told_of_gap = false;
+                    (self.told_of_gap, self.had_gap) = (false, false);
                 }
                 (Err(why), None) => {
                     let next = self.items.iter().take(3);
@@ -123,11 +120,16 @@ impl Expected {
         }
     }
 
+    /// Where publications may be merged a gap is told before whatever may lie behind it, so it may come early, and for
+    /// several at once, and again.
     fn find_gap(&mut self, end: usize) -> Result<(), String> {
-        let place = self.items.range(..end).position(|item| matches!(item, Item::Gap));
-        let place = place.filter(|place| *place == 0 || self.may_merge).ok_or("a gap that nobody told of")?;
-        self.items.remove(place);
-        self.told_of_gap = place > 0;
+        let first = self.items.range(..end).position(|item| matches!(item, Item::Gap));
+        if first == Some(0) {
+            self.items.pop_front();
+        } else if !self.may_merge || (first.is_none() && !self.had_gap) {
+            return Err("a gap that nobody told of".to_owned());
+        }
+        (self.told_of_gap, self.had_gap) = (true, true);
         Ok(())
     }
 

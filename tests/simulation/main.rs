@@ -9,10 +9,12 @@ mod chain;
 mod client;
 mod core;
 mod expected;
+mod happening;
 mod model;
 mod node;
 mod plant;
 mod queue;
+mod rest;
 mod trace;
 mod wire;
 mod world;
@@ -148,7 +150,7 @@ fn runs_meet_what_they_are_for() {
             ("an empty tail", 50),
             ("a gap instead of a tail", 50),
             ("a hole is announced", 50),
-            ("a slow client is closed", 20),
+            ("a slow client is closed", 10),
             ("a client is cut", 50),
             ("a push is refused", 50),
             ("the outcome of a push is unknown", 20),

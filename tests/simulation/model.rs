@@ -44,6 +44,11 @@ pub fn now() -> Duration {
     START.get().map_or(Duration::ZERO, |start| start.elapsed())
 }
 
+/// The wall clock of the simulated cluster.
+pub fn unix_ms() -> u64 {
+    1_700_000_000_000 + u64::try_from(now().as_millis()).expect("a short run")
+}
+
 /// One rule for each tag.
 pub fn rules(rng: &mut Rng) -> Vec<TagRule> {
     let rule = |number: usize| {
@@ -87,8 +92,8 @@ pub fn tag_rules(rules: &[TagRule]) -> TagRules {
 /// Bounds so narrow that a short run meets them.
 pub fn limits(rng: &mut Rng) -> Arc<Limits> {
     let writing = WritingLimits {
-        outbox_bytes_max: rng.usize(6_000..16_000),
-        outbox_frames_max: rng.usize(100..200),
+        outbox_bytes_max: rng.usize(40_000..60_000),
+        outbox_frames_max: rng.usize(80..120),
         outboxes_bytes_max: if rng.u8(..6) == 0 { rng.usize(2_000..20_000) } else { usize::MAX },
         write_bytes_max: rng.usize(200..3_000),
         kept_bytes_max: if rng.u8(..4) == 0 { rng.usize(600..4_000) } else { 256 << 10 },

@@ -3,7 +3,7 @@
 //! Method: a turn does what the node's thread does in one round of its loop. What the log brings goes into a naive
 //! model of every tag too, and what the exchange sends to the cores is compared with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use ws_cluster::{
@@ -14,7 +14,7 @@ use ws_cluster::{
     exchange::{Effect, Exchange, ExchangeRules, ExchangeSettings, Input, Now},
     limits::Limits,
     metrics::Counters,
-    model::{Boot, FromCore, NodeId, Publication, Record, RecordId, TagRule, ToCore, record::shard_of},
+    model::{Boot, FromCore, NodeId, Record, RecordId, TagRule, ToCore, record::shard_of},
 };
 
 use super::{
@@ -64,6 +64,8 @@ pub struct Node {
     /// It takes no turns before this.
     pub paused_until: Duration,
     pub chains: Vec<Chain>,
+    /// Publications that the log has brought.
+    pub heard: HashSet<RecordId>,
     /// Losses that the log has told.
     pub losses: u32,
     /// The queue has failed while it started.
@@ -86,7 +88,8 @@ impl Node {
         };
         let (log, events) = Log::start(link.clone(), settings, counters.clone());
         let exchange_rules = exchange_rules(&limits, &rules);
-        let settings = ExchangeSettings { node: number, boot, cores, shards: SHARDS, rules: exchange_rules };
+        let settings =
+            ExchangeSettings { node: number, boot, cores, shards: SHARDS, retains: true, rules: exchange_rules };
         let now = model::now();
         Self {
             number,
@@ -102,6 +105,7 @@ impl Node {
             state: State::Starting,
             paused_until: now,
             chains: (0..TAGS).map(|_| Chain::default()).collect(),
+            heard: HashSet::new(),
             losses: 0,
             starts_in_trouble: false,
         }
@@ -141,7 +145,7 @@ impl Node {
     }
 
     fn apply(&mut self, input: Input) {
-        let now = Now { mono: tokio::time::Instant::now().into_std(), unix_ms: 0 };
+        let now = Now { mono: tokio::time::Instant::now().into_std(), unix_ms: model::unix_ms() };
         self.exchange.apply(input, now, &mut self.effects);
     }
 
@@ -172,7 +176,17 @@ impl Node {
                 }
                 self.apply(Input::Lost { shard: Some(shard) });
             }
-            LogEvent::Ready | LogEvent::LeaseRegained => self.state = State::Serves,
+            LogEvent::LastValue(value) => {
+                self.chains[model::number(&value.published.tag)].load(&value);
+                self.apply(Input::LastValue(value));
+            }
+            LogEvent::Retained(outcome) => self.apply(Input::Retained(outcome)),
+            LogEvent::NewEpoch => self.apply(Input::NewEpoch),
+            LogEvent::Ready => {
+                self.apply(Input::Warmed);
+                self.state = State::Serves;
+            }
+            LogEvent::LeaseRegained => self.state = State::Serves,
             LogEvent::LeaseLost { .. } => self.state = State::Fenced,
             LogEvent::Up | LogEvent::Down => {}
             LogEvent::Failed(why) => return Err(format!("node {} fails: {why}", self.number)),
@@ -189,7 +203,12 @@ impl Node {
             return Ok(());
         }
         let number = model::number(&publication.tag);
-        let is_news = self.note(number, id, publication);
+        self.heard.insert(id);
+        let chain = &mut self.chains[number];
+        if warm {
+            chain.forget_stored(id);
+        }
+        let is_news = chain.publish(id, publication, self.rules[number].dedup);
         let before = self.effects.len();
         self.apply(Input::Heard { id, record, warm });
         for effect in &self.effects[before..] {
@@ -203,15 +222,12 @@ impl Node {
         Ok(())
     }
 
-    fn note(&mut self, number: usize, id: RecordId, publication: &Publication) -> bool {
-        self.chains[number].publish(id, publication, self.rules[number].dedup)
-    }
-
     fn carry_out(&mut self) -> Result<(), String> {
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
                     Effect::ToCore(core, message) => self.cores[usize::from(core)].inbox.push_back(message),
+                    Effect::Retain { term, values } => self.log.retain(term, values),
                     Effect::Append(record, to) => {
                         if let Err((to, refusal)) = self.log.append(record, to) {
                             self.apply(Input::Appended { to, result: Err(refusal) });

@@ -14,13 +14,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fastrand::Rng;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use ws_cluster::{
     broker::{
         Append, Appended, Body, Broker, BrokerError, Claim, Claimed, Entry, Kind, Live, News, Open, Opened, Pending,
-        Position, memory::Memory,
+        Position, Retain, Retained, RetainedPage, memory::Memory,
     },
     model::{Boot, NodeId, Publication, Record, RecordId},
 };
@@ -103,7 +104,17 @@ impl Queue {
 
     fn append(&self, shard: u16, append: Append) -> Result<Appended, BrokerError> {
         let (batch, epoch) = (append.batch.clone(), append.epoch);
-        let appended = ready(self.memory.append(shard, append))?;
+        let appended = ready(self.memory.append(shard, append.clone()))?;
+        eprintln!(
+            "{:?} shard {shard} append {:x} {:x}..{:x} prev {:x} epoch {} seen {} -> {appended:?}",
+            crate::model::now(),
+            batch.origin,
+            batch.first_seq,
+            batch.last_seq(),
+            append.prev,
+            append.epoch,
+            append.seen_offset
+        );
         if let Appended::Stored { position, kind } = appended {
             debug_assert_eq!(position.epoch, epoch);
             self.with(|state| {
@@ -297,7 +308,24 @@ impl Broker for Link {
     }
 
     fn open(&self, shard: u16, open: Open) -> Pending<'_, Opened> {
-        self.call(move |queue| ready(queue.memory.open(shard, open)))
+        let node = Arc::as_ptr(&self.is_cut) as usize % 10007;
+        self.call(move |queue| {
+            let o = open.clone();
+            let r = ready(queue.memory.open(shard, open));
+            eprintln!(
+                "{:?} node {node} shard {shard} open seen {} origins {:x?} -> {:?}",
+                crate::model::now(),
+                o.seen,
+                o.origins,
+                r.as_ref().map(|r| (
+                    r.tail,
+                    r.sealed,
+                    r.grace,
+                    r.origins.iter().map(|o| format!("{:x}:{:x}", o.origin, o.seq)).collect::<Vec<_>>()
+                ))
+            );
+            r
+        })
     }
 
     fn append(&self, shard: u16, append: Append) -> Pending<'_, Appended> {
@@ -314,6 +342,14 @@ impl Broker for Link {
             self.reach().await?;
             Ok(self.listen(shard))
         })
+    }
+
+    fn retain(&self, shard: u16, retain: Retain) -> Pending<'_, Retained> {
+        self.call(move |queue| ready(queue.memory.retain(shard, retain)))
+    }
+
+    fn retained(&self, shard: u16, cursor: Option<Bytes>, values_max: usize) -> Pending<'_, RetainedPage> {
+        self.call(move |queue| ready(queue.memory.retained(shard, cursor, values_max)))
     }
 
     fn claim(&self, claim: Claim) -> Pending<'_, Claimed> {

@@ -236,6 +236,14 @@ impl Receiver {
     fn release(&mut self, harvest: &mut Harvest) {
         let mut held = std::mem::take(&mut self.held);
         self.held_bytes = 0;
+        // A publisher that never got an answer may not know that a record has come to a later place: still it stands
+        // behind its origin's earlier ones.
+        held.sort_by_key(|held| (held.id.origin, held.id.seq));
+        for at in 1..held.len() {
+            if held[at].id.origin == held[at - 1].id.origin {
+                held[at].place = held[at].place.max(held[at - 1].place);
+            }
+        }
         held.sort_by_key(|held| (held.place, held.id.seq));
         for Held { id, record, .. } in held {
             self.deliver(id, record, harvest);
@@ -305,6 +313,41 @@ mod tests {
             assert!(receiver.cursor() >= before);
         }
         assert!(!harvest.poison.is_empty());
+    }
+
+    /// A publisher that was told of only one of two late places brings its records with places out of order.
+    #[test]
+    fn of_one_origin_a_replay_is_heard_in_its_order_whatever_places_it_names() {
+        let (mut receiver, mut harvest) = (Receiver::new(10_000), Harvest::default());
+        receiver.warmed(&Opened::default(), &Opened::default(), &mut harvest);
+        let place = |epoch, offset| LogPosition { epoch, offset, index: 0 };
+        for (offset, original) in [(1, place(2, 7)), (2, place(3, 9)), (3, place(2, 8))] {
+            let mut batch = crate::broker::Batch::new(7, offset, vec![body()]);
+            batch.originals = vec![original];
+            let position = Position { epoch: 4, offset };
+            let content = Content::Shared(std::sync::Arc::new(batch));
+            receiver.page(vec![Entry { position, kind: Kind::Replayed, content }], &mut harvest);
+        }
+        let seal = Content::Wire(Bytes::new());
+        receiver.page(
+            vec![Entry { position: Position { epoch: 4, offset: 4 }, kind: Kind::New, content: seal }],
+            &mut harvest,
+        );
+        let heard = harvest.heard.iter().map(|heard| match heard {
+            Heard::Record(id, _) => id.seq,
+            Heard::Lost => panic!("nothing is lost"),
+        });
+        assert_eq!(heard.collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    fn body() -> crate::broker::Body {
+        let control = crate::model::Control {
+            pid: crate::model::Pid::new("1").expect("a pid"),
+            op: crate::model::ControlOp::Kick,
+            audience: crate::model::Audience::default(),
+            tags: Vec::new(),
+        };
+        crate::broker::Body::Value(Record::Control(control))
     }
 
     fn random_entry(rng: &mut fastrand::Rng) -> Entry {

@@ -19,7 +19,7 @@ impl TagTable {
         let valued = entries().filter(|entry| !entry.ring.is_empty()).count() as u64;
         assert_eq!(self.counters.get(Count::Tags), valued);
         assert_eq!(self.oldest.len(), entries().filter(|entry| entry.queued).count());
-        let stored = |entry: &&Entry| entry.stored.is_some() && entry.stored != entry.newest;
+        let stored = |entry: &&Entry| matches!(entry.stored, Stored::Newest(id) if Some(id) != entry.newest);
         assert_eq!(entries().find(stored).map(|entry| &entry.tag), None, "a stored value that is not the newest");
         let unqueued = |entry: &Entry| entry.followers.is_empty() && !entry.queued;
         assert!(!entries().any(unqueued), "an unfollowed tag could never be dropped");

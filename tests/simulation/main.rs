@@ -40,7 +40,7 @@ impl Profile {
 
     /// Whether what was acknowledged is heard by all.
     fn loses_nothing(self) -> bool {
-        !self.queue_falls_back && !(self.queue_forgets && self.nodes_die)
+        !(self.queue_falls_back || self.queue_forgets && self.nodes_die)
     }
 }
 

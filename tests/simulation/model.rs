@@ -55,7 +55,7 @@ pub fn rules(rng: &mut Rng) -> Vec<TagRule> {
         let mut rule = TagRule {
             pattern: tag(number).as_str().into(),
             dedup: rng.u8(..4) == 0,
-            class: if number % 2 == 0 { DeliveryClass::Lossless } else { DeliveryClass::Latest },
+            class: if number.is_multiple_of(2) { DeliveryClass::Lossless } else { DeliveryClass::Latest },
             ..TagRule::default()
         };
         rule.hz_max = hz(rng, 5).unwrap_or(0);

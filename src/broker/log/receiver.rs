@@ -59,6 +59,8 @@ pub struct Harvest {
 #[derive(Debug)]
 struct Held {
     place: LogPosition,
+    /// Where it stands now.
+    epoch: u64,
     id: RecordId,
     /// None if it cannot be read.
     record: Option<Record>,
@@ -203,7 +205,7 @@ impl Receiver {
         for entry in records {
             let id = RecordId { origin, seq: entry.seq };
             let record = readable(entry, position, harvest);
-            self.deliver(id, record, harvest);
+            self.deliver(id, position.epoch, record, harvest);
         }
     }
 
@@ -225,7 +227,7 @@ impl Receiver {
             let place = entry.original.unwrap_or(LogPosition { epoch: u64::MAX, offset: u64::MAX, index: 0 });
             let id = RecordId { origin, seq: entry.seq };
             let record = readable(entry, position, harvest);
-            self.held.push(Held { place, id, record });
+            self.held.push(Held { place, epoch: position.epoch, id, record });
         }
         if self.held_bytes > self.held_bytes_max {
             self.release(harvest);
@@ -245,12 +247,13 @@ impl Receiver {
             }
         }
         held.sort_by_key(|held| (held.place, held.id.seq));
-        for Held { id, record, .. } in held {
-            self.deliver(id, record, harvest);
+        for Held { epoch, id, record, .. } in held {
+            self.deliver(id, epoch, record, harvest);
         }
     }
 
-    fn deliver(&mut self, id: RecordId, record: Option<Record>, harvest: &mut Harvest) {
+    /// Hears a record of an entry of `epoch`, if it is new.
+    fn deliver(&mut self, id: RecordId, epoch: u64, record: Option<Record>, harvest: &mut Harvest) {
         let touched = self.entries;
         let known = self.origins.get(&id.origin).map(|last| last.seq);
         // While the retained log is read, an origin begins where the log does.
@@ -262,7 +265,7 @@ impl Receiver {
         if id.seq > expected && !self.warm {
             harvest.heard.push(Heard::Lost);
         }
-        self.origins.insert(id.origin, Last { seq: id.seq, epoch: self.cursor().epoch, touched });
+        self.origins.insert(id.origin, Last { seq: id.seq, epoch, touched });
         self.bound_origins();
         harvest.heard.extend(record.map(|record| Heard::Record(id, record)));
     }

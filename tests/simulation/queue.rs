@@ -104,17 +104,7 @@ impl Queue {
 
     fn append(&self, shard: u16, append: Append) -> Result<Appended, BrokerError> {
         let (batch, epoch) = (append.batch.clone(), append.epoch);
-        let appended = ready(self.memory.append(shard, append.clone()))?;
-        eprintln!(
-            "{:?} shard {shard} append {:x} {:x}..{:x} prev {:x} epoch {} seen {} -> {appended:?}",
-            crate::model::now(),
-            batch.origin,
-            batch.first_seq,
-            batch.last_seq(),
-            append.prev,
-            append.epoch,
-            append.seen_offset
-        );
+        let appended = ready(self.memory.append(shard, append))?;
         if let Appended::Stored { position, kind } = appended {
             debug_assert_eq!(position.epoch, epoch);
             self.with(|state| {
@@ -308,24 +298,7 @@ impl Broker for Link {
     }
 
     fn open(&self, shard: u16, open: Open) -> Pending<'_, Opened> {
-        let node = Arc::as_ptr(&self.is_cut) as usize % 10007;
-        self.call(move |queue| {
-            let o = open.clone();
-            let r = ready(queue.memory.open(shard, open));
-            eprintln!(
-                "{:?} node {node} shard {shard} open seen {} origins {:x?} -> {:?}",
-                crate::model::now(),
-                o.seen,
-                o.origins,
-                r.as_ref().map(|r| (
-                    r.tail,
-                    r.sealed,
-                    r.grace,
-                    r.origins.iter().map(|o| format!("{:x}:{:x}", o.origin, o.seq)).collect::<Vec<_>>()
-                ))
-            );
-            r
-        })
+        self.call(move |queue| ready(queue.memory.open(shard, open)))
     }
 
     fn append(&self, shard: u16, append: Append) -> Pending<'_, Appended> {

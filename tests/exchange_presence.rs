@@ -225,6 +225,7 @@ fn one_connection_too_many_of_a_user_is_closed_the_new_or_the_oldest() {
         let opening = OpeningLimits { connections_per_uid: 2, kick_oldest, ..OpeningLimits::default() };
         let mut cluster = Cluster::with(1, ExchangeRules { opening, ..ExchangeRules::default() });
         cluster.open(0, "q", Role::User, "u");
+        // All in one millisecond, and on different cores.
         let sessions: Vec<SessionId> = (0..4).map(|_| cluster.open(0, "p", Role::User, "u")).collect();
         let mut closed: Vec<(SessionId, u16)> = Vec::new();
         for (core, message) in cluster.take(0) {

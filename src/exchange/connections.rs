@@ -44,7 +44,7 @@ impl Exchange {
         }
         // Some may have been told already and be on their way out: telling them again does no harm.
         let excess = others.len() + 1 - connections_per_uid;
-        others.sort_unstable_by_key(|other| (other.since_unix_ms, other.session));
+        others.sort_unstable_by_key(|other| other.number);
         for oldest in others.into_iter().take(excess) {
             close(out, oldest.session, close_code::REPLACED, "replaced by a newer connection");
         }

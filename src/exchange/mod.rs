@@ -235,7 +235,7 @@ impl Exchange {
     fn core_says(&mut self, message: FromCore, now: Instant, out: &mut Vec<Effect>) {
         match message {
             FromCore::Opened { session, pid, role, uid, device, since_unix_ms } => {
-                self.opened(Member { pid, uid, device, since_unix_ms, session, role }, out);
+                self.opened(Member { pid, uid, device, since_unix_ms, session, role, number: 0 }, out);
             }
             FromCore::Closed { session } => self.closed(session, out),
             FromCore::Follow { session, pid, tag, since, .. } => {

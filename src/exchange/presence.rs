@@ -1,7 +1,7 @@
 //! Who is connected to this node, users and back-ends.
 //!
 //! Invariants: a connection is in its project's list iff it is among the sessions; lists are sorted by uid, a
-//! user's connections by session. A connection costs about 140 bytes: one [`Member`] and two references to it.
+//! user's connections by session. A connection costs about 150 bytes: one [`Member`] and two references to it.
 
 use std::{
     borrow::Borrow,
@@ -23,6 +23,8 @@ pub(super) struct Member {
     pub(super) since_unix_ms: u64,
     pub(super) session: SessionId,
     pub(super) role: Role,
+    /// Its place among all that were opened on this node: the wall clock ties, and goes back at times.
+    pub(super) number: u64,
 }
 
 #[derive(Debug)]
@@ -88,14 +90,17 @@ struct Project {
 pub(super) struct Presence {
     sessions: HashSet<BySession, ahash::RandomState>,
     projects: HashMap<Pid, Project, ahash::RandomState>,
+    opened: u64,
 }
 
 const FIRST: SessionId = SessionId { core: 0, slot: 0, generation: 0 };
 const LAST: SessionId = SessionId { core: u8::MAX, slot: u32::MAX, generation: u32::MAX };
 
 impl Presence {
-    /// Takes a connection in.
+    /// Takes a connection in and numbers it.
     pub(super) fn open(&mut self, mut member: Member) -> Arc<Member> {
+        self.opened += 1;
+        member.number = self.opened;
         let interned = self.projects.get_key_value(&member.pid).map(|(pid, _)| pid.clone());
         member.pid = interned.unwrap_or(member.pid);
         let member = Arc::new(member);
@@ -177,5 +182,5 @@ impl Presence {
 /// A place in the order of users.
 fn probe(pid: &Pid, uid: &str, session: SessionId) -> ByUid {
     let (pid, uid) = (pid.clone(), uid.into());
-    ByUid(Arc::new(Member { pid, uid, device: None, since_unix_ms: 0, session, role: Role::User }))
+    ByUid(Arc::new(Member { pid, uid, device: None, since_unix_ms: 0, session, role: Role::User, number: 0 }))
 }

@@ -168,7 +168,7 @@ impl Cluster {
         self.opened += 1;
         let core = u8::try_from(self.opened % u32::from(CORES)).expect("few cores");
         let session = SessionId { core, slot: self.opened, generation: 1 };
-        let (uid, since_unix_ms) = (uid.into(), u64::from(self.opened));
+        let (uid, since_unix_ms) = (uid.into(), self.unix_ms());
         let opened = FromCore::Opened { session, pid: self::pid(pid), role, uid, device: None, since_unix_ms };
         self.core(node, opened);
         session

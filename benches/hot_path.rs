@@ -11,7 +11,7 @@ use ws_cluster::{
     hub::{Hub, HubSettings, NewSession},
     limits::{FrameLimits, Limits},
     metrics::Counters,
-    model::{Boot, FollowStart, Pid, Published, RecordId, Role, Tag, TagRules},
+    model::{Boot, FollowStart, Pid, Published, RecordId, Role, Stamp, Tag, TagRules},
     protocol::{
         command,
         decoder::Decoder,
@@ -145,5 +145,6 @@ fn published() -> Published {
         keep: false,
         affair_id: None,
         payload: Bytes::from_static(KLINE.as_bytes()),
+        stamp: Stamp::default(),
     }
 }

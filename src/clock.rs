@@ -19,6 +19,11 @@ pub fn unix_ms() -> u64 {
     u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Unix microseconds now.
+pub fn unix_us() -> u64 {
+    u64::try_from(unix_now().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// The wall clock for the `date` header (RFC 9110 §5.6.7).
 pub fn http_date(unix: Duration) -> String {
     let seconds = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod model;
 
 pub mod protocol;
+pub mod traces;
 
 pub mod exchange;
 pub mod hub;

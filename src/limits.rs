@@ -430,6 +430,14 @@ pub const LOG_SHARDS_MAX: u16 = 64;
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
 /// How often it is renewed.
 pub const LEASE_RENEW: Duration = Duration::from_secs(3);
+/// Spans of traces that wait to be exported; beyond: they are dropped, which `ws_trace_spans_total` shows.
+pub const TRACE_SPANS_MAX: usize = 4096;
+/// How long the collector may take for one export.
+pub const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A collector's answer, in bytes.
+pub const TRACE_ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// How long a node that ends waits for its last traces to be exported.
+pub const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
 

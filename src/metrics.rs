@@ -3,6 +3,7 @@
 //! Invariants: a counter is written by one thread only (a plain load and store, no lock and no shared cache
 //! line); labels are closed enums.
 
+pub mod latency;
 pub mod requests;
 
 use std::sync::{
@@ -165,6 +166,12 @@ counters! {
     RequestsTimedOut => "ws_requests_total", r#"result="timeout""#, "Users' requests by result.";
     /// Requests whose back-end went away.
     RequestsBackendLost => "ws_requests_total", r#"result="backend_lost""#, "Users' requests by result.";
+    /// Spans of traces that ended here.
+    SpansEnded => "ws_trace_spans_total", r#"event="ended""#, "Spans of traced pushes, by event; what ended and was neither exported nor failed waits or was dropped.";
+    /// Spans that the collector has taken.
+    SpansExported => "ws_trace_spans_total", r#"event="exported""#, "Spans of traced pushes, by event; what ended and was neither exported nor failed waits or was dropped.";
+    /// Spans that the collector has not taken.
+    SpansFailed => "ws_trace_spans_total", r#"event="failed""#, "Spans of traced pushes, by event; what ended and was neither exported nor failed waits or was dropped.";
     /// HTTP requests refused at the door.
     HttpRejected => "ws_http_rejected_total", "", "HTTP requests refused by the guard.";
     /// Whether io_uring drives the cores (gauge).
@@ -179,11 +186,16 @@ counters! {
 pub struct Counters {
     cells: [AtomicU64; Count::ALL.len()],
     requests: requests::Requests,
+    latency: latency::Latency,
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)), requests: requests::Requests::default() }
+        Self {
+            cells: std::array::from_fn(|_| AtomicU64::new(0)),
+            requests: requests::Requests::default(),
+            latency: latency::Latency::default(),
+        }
     }
 }
 
@@ -213,6 +225,11 @@ impl Counters {
     /// Reads a counter.
     pub fn get(&self, count: Count) -> u64 {
         self.cells[count as usize].load(Ordering::Relaxed)
+    }
+
+    /// How old pushes are at the thread's stages of their way.
+    pub fn latency(&self) -> &latency::Latency {
+        &self.latency
     }
 
     /// The thread's HTTP requests.

@@ -21,7 +21,7 @@ use ws_cluster::{
         redis::{Redis, RedisSettings},
     },
     metrics::Count,
-    model::{LastValue, Pid, Published, RecordId, RetainOutcome, Tag, record::shard_of},
+    model::{LastValue, Pid, Published, RecordId, RetainOutcome, Stamp, Tag, record::shard_of},
     protocol::wire,
 };
 
@@ -37,6 +37,7 @@ fn value(tag: &str, seq: u64, bytes: usize) -> LastValue {
         keep: true,
         affair_id: Some("affair".into()),
         payload: Bytes::from(format!("{seq:>bytes$}")),
+        stamp: Stamp::default(),
     };
     LastValue { published: published.into(), at_unix_ms: 1_700_000_000_000 + seq, is_broken: seq.is_multiple_of(2) }
 }

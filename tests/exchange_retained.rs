@@ -18,7 +18,8 @@ use ws_cluster::{
     limits::{NODE_TIMEOUT, QueueLimits, RETAIN_BYTES_MAX, RETAIN_INTERVAL, RETAIN_VALUES_MAX},
     metrics::Count,
     model::{
-        Boot, FollowStart, FromCore, LastValue, Published, Record, RecordId, Reply, RetainOutcome, SessionId, ToCore,
+        Boot, FollowStart, FromCore, LastValue, Published, Record, RecordId, Reply, RetainOutcome, SessionId, Stamp,
+        ToCore,
     },
 };
 
@@ -327,6 +328,7 @@ fn stored(name: &str, seq: u64, at_unix_ms: u64) -> LastValue {
         keep: false,
         affair_id: None,
         payload: publication.payload,
+        stamp: Stamp::default(),
     };
     LastValue { published: published.into(), at_unix_ms, is_broken: false }
 }

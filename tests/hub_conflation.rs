@@ -13,7 +13,7 @@ use ws_cluster::{
     limits::Limits,
     metrics::{Count, Counters},
     model::{
-        Boot, FollowStart, Pid, Published, RecordId, Role, SessionId, Tag, TagRules,
+        Boot, FollowStart, Pid, Published, RecordId, Role, SessionId, Stamp, Tag, TagRules,
         tag_rule::{DeliveryClass, TagRule},
     },
     protocol::deflate::{Inflater, negotiate},
@@ -175,6 +175,7 @@ impl World {
             keep: self.random.u32(..6) == 0,
             affair_id: None,
             payload: "1".repeat(self.random.usize(1..300)).into(),
+            stamp: Stamp::default(),
         });
         list.push(published.clone());
         let delivery = self.hub.publish(&published);

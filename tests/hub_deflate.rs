@@ -10,7 +10,8 @@ use ws_cluster::{
     limits::Limits,
     metrics::{Count, Counters},
     model::{
-        Audience, Boot, FollowStart, Pid, Published, Push, RecordId, Role, SessionId, Tag, TagRules, tag_rule::TagRule,
+        Audience, Boot, FollowStart, Pid, Published, Push, RecordId, Role, SessionId, Stamp, Tag, TagRules,
+        tag_rule::TagRule,
     },
     protocol::{
         deflate::{Inflater, negotiate},
@@ -69,6 +70,7 @@ impl World {
             keep: false,
             affair_id: None,
             payload: payload.to_owned().into(),
+            stamp: Stamp::default(),
         };
         self.hub.publish(&Arc::new(published));
     }
@@ -76,7 +78,14 @@ impl World {
     fn push(&mut self, payload: &str) {
         let audience = Audience::default();
         let pid = Pid::new("p").expect("a pid");
-        let push = Push { pid, audience, affair_id: None, idempotency_key: None, payload: payload.to_owned().into() };
+        let push = Push {
+            pid,
+            audience,
+            affair_id: None,
+            idempotency_key: None,
+            payload: payload.to_owned().into(),
+            stamp: Stamp::default(),
+        };
         self.hub.push(&push);
     }
 

@@ -12,8 +12,7 @@ use ws_cluster::{
     limits::Limits,
     metrics::Counters,
     model::{
-        Audience, Boot, ClientId, FollowStart, Pid, Publication, Published, Push, RecordId, Role, SessionId, Tag,
-        TagRules,
+        Audience, Boot, ClientId, FollowStart, Pid, Published, Push, RecordId, Role, SessionId, Stamp, Tag, TagRules,
     },
 };
 
@@ -149,16 +148,16 @@ impl World {
     fn publish(&mut self) {
         let (number, payload) = self.payload();
         let (project, name) = (self.random.usize(..2), self.random.usize(..5));
-        let Publication { pid, tag, keep, affair_id, payload, .. } = Publication {
+        let published = Published {
+            id: RecordId { origin: 1, seq: number },
+            prev: None,
             pid: pid(project),
             tag: tag(name),
             keep: false,
             affair_id: None,
-            idempotency_key: None,
             payload,
+            stamp: Stamp::default(),
         };
-        let id = RecordId { origin: 1, seq: number };
-        let published = Published { id, prev: None, pid, tag, keep, affair_id, payload };
         let delivery = self.hub.publish(&Arc::new(published));
         let matched = self.expect(number, |naive, _| naive.pid == project && naive.tags.contains(&name));
         assert_eq!((delivery.matched, delivery.queued), (matched, matched));
@@ -174,6 +173,7 @@ impl World {
             affair_id: None,
             idempotency_key: None,
             payload,
+            stamp: Stamp::default(),
         });
         let matched = self.expect(number, |naive, cid| {
             naive.pid == project

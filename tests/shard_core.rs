@@ -18,7 +18,7 @@ use ws_cluster::{
     hub::{HubSettings, NewSession},
     limits::Limits,
     metrics::{Count, Counters},
-    model::{Audience, Boot, Pid, Push, Role, SessionId, TagRules, network::Networks},
+    model::{Audience, Boot, Pid, Push, Role, SessionId, Stamp, TagRules, network::Networks},
     protocol::{decoder::Message, handshake::Upgrade},
     shard::{self, Admission, Admitted, Core, Driver, Hangup, Service, Verdict},
 };
@@ -60,7 +60,14 @@ impl Service for Broadcast {
             }
         };
         let pid = self.pid.clone();
-        let push = Push { pid, audience, affair_id: None, idempotency_key: None, payload: payload.into() };
+        let push = Push {
+            pid,
+            audience,
+            affair_id: None,
+            idempotency_key: None,
+            payload: payload.into(),
+            stamp: Stamp::default(),
+        };
         core.with_hub(|hub| hub.push(&push));
         Ok(())
     }

@@ -10,7 +10,7 @@ use http::{
     header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
 };
 
-use super::scrape::Scrape;
+use super::{latency, scrape::Scrape};
 use crate::{
     health::Health,
     http::{self as server, Fault, Head, Preview, Request, Response},
@@ -33,6 +33,7 @@ pub enum Group {
 pub(super) struct Handler {
     groups: Vec<Group>,
     token: Option<Arc<Secret>>,
+    registry: Registry,
     scrape: Scrape,
     health: Arc<Health>,
 }
@@ -45,7 +46,7 @@ const NOT_ALLOWED: Fault =
 
 impl Handler {
     pub(super) fn new(groups: Vec<Group>, token: Option<Arc<Secret>>, registry: Registry, health: Arc<Health>) -> Self {
-        Self { groups, token, scrape: Scrape::new(registry, health.clone()), health }
+        Self { groups, token, scrape: Scrape::new(registry.clone(), health.clone()), registry, health }
     }
 
     /// The route of a path that this listener serves.
@@ -55,6 +56,7 @@ impl Handler {
             "/ready" => Some(Url::Ready),
             "/health" => Some(Url::Health),
             "/" => Some(Url::Index),
+            "/debug/latency" if self.groups.contains(&Group::Pprof) => Some(Url::Latency),
             "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
             _ => None,
         }
@@ -68,7 +70,9 @@ impl Handler {
     }
 
     fn index(&self) -> Response {
-        let links = ["/live", "/ready", "/health", "/metrics"].into_iter().filter(|path| self.route(path).is_some());
+        let links = ["/live", "/ready", "/health", "/metrics", "/debug/latency"]
+            .into_iter()
+            .filter(|path| self.route(path).is_some());
         let links: String = links.map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
         let page = format!("<!doctype html><title>ws-cluster</title><h1>ws-cluster</h1><ul>{links}</ul>");
         Response::new(StatusCode::OK, "text/html; charset=utf-8", page)
@@ -95,6 +99,7 @@ impl server::Handler for Handler {
     async fn handle(&self, request: Request) -> Response {
         match self.route(request.head.path()) {
             Some(Url::Metrics) => self.scrape.response(),
+            Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
         }

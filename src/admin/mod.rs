@@ -6,6 +6,7 @@
 //! [`scrape`] and a line in [`handler`].
 
 mod handler;
+mod latency;
 mod scrape;
 mod thread;
 

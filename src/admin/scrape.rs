@@ -15,6 +15,7 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
+use super::latency::{self, STAGES};
 use crate::{
     health::{Health, State},
     http::{Fault, Response},
@@ -65,7 +66,7 @@ const BUILD: (&str, &str) = ("ws_build_info", "The version that runs.");
 impl Threads {
     fn new(registry: Registry, health: Arc<Health>) -> Self {
         let counts: BTreeMap<_, _> = Count::ALL.iter().map(|count| (count.describe().0, count.describe().2)).collect();
-        let names = counts.into_iter().chain([DURATION, TOTAL, BY_URL, READY, BUILD]);
+        let names = counts.into_iter().chain([DURATION, TOTAL, BY_URL, STAGES, READY, BUILD]);
         let describe = |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), vec![], HashMap::new());
         Self { registry, health, descriptions: names.filter_map(|name| describe(name).ok()).collect() }
     }
@@ -81,6 +82,7 @@ impl Collector for Threads {
         let mut families = counters(&threads);
         families.extend(requests(&threads));
         let ready = u64::from(self.health.state() == State::Ready);
+        families.push(family(STAGES, MetricType::HISTOGRAM, latency::metrics(&self.registry)));
         families.push(family(READY, MetricType::GAUGE, vec![gauge(vec![], ready)]));
         let version = label("version", env!("CARGO_PKG_VERSION"));
         families.push(family(BUILD, MetricType::GAUGE, vec![gauge(vec![version], 1)]));
@@ -189,7 +191,7 @@ fn family((name, help): (&str, &str), kind: MetricType, metrics: Vec<Metric>) ->
     family
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
+pub(super) fn label(name: &str, value: &str) -> LabelPair {
     let mut label = LabelPair::default();
     label.set_name(name.to_owned());
     label.set_value(value.to_owned());

@@ -7,6 +7,7 @@ use super::{
     error::ConfigError,
     limit_keys, queue_keys,
     sources::Given,
+    trace_keys,
     value::{Bounds, Kind, Unit, Value},
     values::split_port,
 };
@@ -95,7 +96,7 @@ impl Key {
 
 /// Every section in the order in which it is told.
 pub fn sections() -> impl Iterator<Item = &'static Section> {
-    NODE.iter().chain(limit_keys::SECTIONS).chain(queue_keys::SECTIONS)
+    NODE.iter().chain(trace_keys::SECTIONS).chain(limit_keys::SECTIONS).chain(queue_keys::SECTIONS)
 }
 
 /// Every key in the order in which it is told.

@@ -23,6 +23,7 @@ pub mod show;
 pub mod sign;
 mod sources;
 mod tags;
+mod trace_keys;
 mod value;
 pub mod values;
 
@@ -86,6 +87,12 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How a log line looks.
     pub log_format: LogFormat,
+    /// Whether the age of pushes is measured at each stage of their way.
+    pub stage_latency: bool,
+    /// Where traces go (OTLP over HTTP); none: there are no traces.
+    pub otlp_endpoint: Option<String>,
+    /// One push in so many gets a trace.
+    pub trace_one_in: u32,
     /// Every bound.
     pub limits: Limits,
     /// The tenants.
@@ -132,6 +139,9 @@ impl Config {
             driver: Driver::Auto,
             log_level: LogLevel::Info,
             log_format: if prod { LogFormat::Json } else { LogFormat::Human },
+            stage_latency: true,
+            otlp_endpoint: None,
+            trace_one_in: 1000,
             limits: Limits::default(),
             projects: projects::demo(env),
             tags: TagRules::default(),

@@ -434,6 +434,7 @@ impl Entry {
             keep: publication.keep,
             affair_id: publication.affair_id,
             payload: Bytes::copy_from_slice(&publication.payload),
+            stamp: publication.stamp,
         })
     }
 

@@ -38,7 +38,8 @@ impl Hub {
         if matched.is_empty() {
             return delivery;
         }
-        let mut encoded = self.encode(true, |text| message::push(text, push.affair_id.as_deref(), &push.payload));
+        let mut encoded =
+            self.encode(true, &push.stamp, |text| message::push(text, push.affair_id.as_deref(), &push.payload));
         let express = matched.len() <= EXPRESS_FAN_OUT_MAX;
         for id in matched {
             let frame = self.frame_for(id.slot, &mut encoded);

@@ -16,8 +16,9 @@ use crate::{
 
 use super::{
     Delivery, EXPRESS_FAN_OUT_MAX, Hub,
-    outbox::{Frame, ValueOf},
+    outbox::ValueOf,
     session::{Membership, Millis, Standing},
+    stamped::Frame,
     tags::{Subscriber, is_after},
     text_frame,
 };
@@ -169,7 +170,11 @@ impl Hub {
                 self.encode_merged(subscriber.slot, value, &published, together)
             };
             // In one piece with the value: where that gives way, its gap is told with the next.
-            let frame = if owed.owes_gap() { [&*self.gap_frame(tag), &*frame].concat().into() } else { frame };
+            let frame = if owed.owes_gap() {
+                Frame::new([&*self.gap_frame(tag), &*frame].concat(), frame.born())
+            } else {
+                frame
+            };
             let membership = self.membership_mut(subscriber);
             membership.seen = number;
             membership.gap_told &= !is_after(number, membership.gap_at);
@@ -202,7 +207,8 @@ impl Hub {
         let (may_deflate, is_shared) = (local.deflate, together || known.is_some());
         let live = message::Arrival::Live { merged };
         let (_, _, mut encoded) = known.unwrap_or_else(|| {
-            let encoded = self.encode(may_deflate, |text| message::publication(text, published, live));
+            let encoded =
+                self.encode(may_deflate, &published.stamp, |text| message::publication(text, published, live));
             (number, merged, encoded)
         });
         let frame = if is_shared { self.frame_for(slot, &mut encoded) } else { encoded.plain() };

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-use super::outbox::Frame;
+use super::stamped::{Born, Frame};
 
 /// A message as frames.
 #[derive(Clone, Debug)]
@@ -42,10 +42,10 @@ pub(super) struct Compressor {
 
 impl Encoded {
     /// Encodes `payload`; only with `may_deflate` is it ever compressed.
-    pub fn new(opcode: OpCode, payload: &[u8], may_deflate: bool) -> Self {
+    pub fn new(opcode: OpCode, payload: &[u8], may_deflate: bool, born: Born) -> Self {
         Self {
             opcode,
-            plain: frame::encode(opcode, payload).into(),
+            plain: Frame::new(frame::encode(opcode, payload), born),
             payload_bytes: payload.len(),
             may_deflate,
             deflated: SmallVec::new(),
@@ -66,7 +66,8 @@ impl Encoded {
             return frame.clone();
         }
         let payload = &self.plain[self.plain.len() - self.payload_bytes..];
-        let frame = compressor.compress(self.opcode, payload, window).unwrap_or_else(|| self.plain.clone());
+        let frame = compressor.compress(self.opcode, payload, window);
+        let frame = frame.map_or_else(|| self.plain.clone(), |frame| Frame::new(frame, self.plain.born()));
         self.deflated.push((window, frame.clone()));
         frame
     }
@@ -78,12 +79,12 @@ impl Compressor {
         Self { deflater: Deflater::new(limits.deflate_level), bytes, counters }
     }
 
-    fn compress(&mut self, opcode: OpCode, payload: &[u8], window: Window) -> Option<Frame> {
+    fn compress(&mut self, opcode: OpCode, payload: &[u8], window: Window) -> Option<Vec<u8>> {
         let frame = self.deflater.frame(opcode, payload, window);
         let compressed_bytes = frame.as_ref().map_or(payload.len(), |frame| frame.len());
         self.counters.inc(Count::DeflateCompressions);
         self.counters.add(Count::DeflatePlainBytes, payload.len() as u64);
         self.counters.add(Count::DeflateCompressedBytes, compressed_bytes as u64);
-        frame.map(Frame::from)
+        frame
     }
 }

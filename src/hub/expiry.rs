@@ -2,8 +2,6 @@
 //!
 //! Method: each call looks at the next part of the slab, so that a round over all of them costs no long turn.
 
-use std::rc::Rc;
-
 use crate::{
     limits::LifeLimits,
     metrics::Count,
@@ -73,8 +71,7 @@ impl Hub {
             Verdict::Fine => {}
             Verdict::Ping => {
                 self.sessions[id.slot as usize].ping_sent = true;
-                let ping = Rc::from(frame::encode(OpCode::Ping, b""));
-                self.send_first(id, ping);
+                self.send_first(id, frame::encode(OpCode::Ping, b"").into());
             }
             Verdict::Close(code, reason, count) => {
                 self.counters.inc(count);

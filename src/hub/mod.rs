@@ -18,6 +18,7 @@ mod conflation;
 mod encoded;
 mod outbox;
 mod replay;
+mod stamped;
 
 mod expiry;
 
@@ -33,17 +34,19 @@ use slab::Slab;
 
 pub use expiry::Expired;
 pub use follow::FollowRefused;
-pub use outbox::{Frame, Outbox, OutboxFull};
+pub use outbox::{Outbox, OutboxFull};
 pub use session::{Decis, Millis, NewSession, Phase, Session};
+pub use stamped::Frame;
 
 use crate::{
     limits::Limits,
-    metrics::{Count, Counters},
+    metrics::{Count, Counters, latency::Stage},
     model::{Boot, ClientId, NodeId, Pid, Role, SessionId, Tag, TagRules},
     protocol::{frame, frame::OpCode},
 };
 use encoded::{Compressor, Encoded};
 use index::Projects;
+use stamped::Born;
 
 /// Fan-outs to at most so many connections go before larger ones.
 const EXPRESS_FAN_OUT_MAX: usize = 64;
@@ -122,6 +125,8 @@ pub struct Hub {
     /// The time as last told.
     now: Decis,
     now_ms: Millis,
+    /// The wall clock as last told, Unix microseconds; 0: never.
+    wall_us: u64,
     scratch: Vec<u8>,
     compressor: Compressor,
 }
@@ -147,6 +152,7 @@ impl Hub {
             expiry_cursor: 0,
             now: 0,
             now_ms: 0,
+            wall_us: 0,
             scratch: Vec::new(),
         }
     }
@@ -154,6 +160,11 @@ impl Hub {
     /// Tells the time; everything until the next call happens then.
     pub fn set_now(&mut self, now: Millis) {
         (self.now, self.now_ms) = (Decis::try_from(now / 100).unwrap_or(Decis::MAX), now);
+    }
+
+    /// Tells the wall clock, which only says how old things are (Unix microseconds).
+    pub fn set_wall_us(&mut self, wall_us: u64) {
+        self.wall_us = wall_us;
     }
 
     /// Takes a connection in.
@@ -257,7 +268,7 @@ impl Hub {
         if self.session(id).is_none() {
             return Delivery::default();
         }
-        let frame = self.frame_for(id.slot, &mut Encoded::new(opcode, payload, true));
+        let frame = self.frame_for(id.slot, &mut Encoded::new(opcode, payload, true, Born::default()));
         self.send(id, frame)
     }
 
@@ -343,7 +354,11 @@ impl Hub {
             return false;
         };
         let before = session.outbox.bytes();
-        let frames = session.outbox.advance(bytes);
+        let (latency, wall_us, mut frames) = (self.counters.latency(), self.wall_us, 0);
+        session.outbox.advance(bytes, |born| {
+            frames += 1;
+            born.age_us(wall_us).into_iter().for_each(|age_us| latency.record(Stage::Written, age_us));
+        });
         self.outboxes_bytes -= before - session.outbox.bytes();
         session.blocked = blocked;
         session.slow = (session.slow || blocked) && session.has_waiting();
@@ -358,7 +373,7 @@ impl Hub {
             self.conflate(id.slot);
         }
         self.counters.inc(Count::Writes);
-        self.counters.add(Count::FramesOut, frames as u64);
+        self.counters.add(Count::FramesOut, frames);
         self.counters.add(Count::BytesOut, bytes as u64);
         self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
         waits

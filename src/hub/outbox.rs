@@ -4,16 +4,14 @@
 //! anything else; `bytes` counts exactly the queued frames. A replay counts nothing: it is expanded only as the
 //! socket takes it. Values give way ([`Outbox::take_values`]); what their receiver is owed then is the caller's to know.
 
-use std::{collections::VecDeque, io::IoSlice, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use crate::model::Published;
 
-use super::replay::Replay;
-
-/// An encoded frame (or an encoded HTTP response head), shared by all the connections of a core that get it.
-///
-/// One copy per core: a reference count shared between cores would bounce its cache line between them.
-pub type Frame = Rc<[u8]>;
+use super::{
+    replay::Replay,
+    stamped::{Born, Frame},
+};
 
 /// An emptied queue with more room than this gives it back.
 const SPARE_ITEMS_MAX: usize = 32;
@@ -198,9 +196,8 @@ impl Outbox {
         filled
     }
 
-    /// Takes off what the socket took; how many whole frames that finished.
-    pub fn advance(&mut self, mut taken: usize) -> usize {
-        let mut frames = 0;
+    /// Takes off what the socket took, and tells `each` whole frame that this finished.
+    pub fn advance(&mut self, mut taken: usize, mut each: impl FnMut(Born)) {
         while let Some(item @ (Item::Frame(frame) | Item::Value(frame, _))) = self.items.front() {
             let rest = frame.len() - self.head_sent;
             if taken < rest {
@@ -211,8 +208,8 @@ impl Outbox {
             self.bytes -= frame.len();
             self.values -= u32::from(item.is_value());
             self.head_sent = 0;
+            each(frame.born());
             self.items.pop_front();
-            frames += 1;
             if taken == 0 {
                 break;
             }
@@ -220,7 +217,6 @@ impl Outbox {
         if self.items.is_empty() && self.items.capacity() > SPARE_ITEMS_MAX {
             self.items.shrink_to(SPARE_ITEMS_MAX);
         }
-        frames
     }
 
     /// Turns the next part of a replay at the front into frames.
@@ -268,7 +264,7 @@ mod tests {
             let all: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
             let taken = all.len().min(step);
             bytes.extend_from_slice(&all[..taken]);
-            outbox.advance(taken);
+            outbox.advance(taken, drop);
         }
         bytes
     }
@@ -300,7 +296,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(frame(1, 10));
         outbox.push(frame(2, 10));
-        outbox.advance(4);
+        outbox.advance(4, drop);
         assert_eq!(outbox.cut(), 1);
         outbox.push(frame(9, 2));
         assert_eq!(written(&mut outbox, 100), [[1_u8; 6].as_slice(), &[9; 2]].concat());

@@ -5,15 +5,16 @@
 use std::sync::Arc;
 
 use crate::{
-    model::{Published, Tag},
+    model::{Published, Stamp, Tag},
     protocol::{frame::OpCode, message},
 };
 
 use super::{
     Delivery, EXPRESS_FAN_OUT_MAX, Hub,
     encoded::Encoded,
-    outbox::{Frame, ValueOf},
+    outbox::ValueOf,
     session::Standing,
+    stamped::{Born, Frame},
     tags::{Subscriber, VALUES_AHEAD_MAX},
 };
 
@@ -75,18 +76,19 @@ impl Hub {
     }
 
     /// Encodes the text that `write` appends to its argument.
-    pub(super) fn encode(&mut self, may_deflate: bool, write: impl FnOnce(&mut Vec<u8>)) -> Encoded {
+    pub(super) fn encode(&mut self, may_deflate: bool, stamp: &Stamp, write: impl FnOnce(&mut Vec<u8>)) -> Encoded {
         let mut text = std::mem::take(&mut self.scratch);
         text.clear();
         write(&mut text);
-        let encoded = Encoded::new(OpCode::Text, &text, may_deflate);
+        let encoded = Encoded::new(OpCode::Text, &text, may_deflate, Born::new(stamp.received_us, self.wall_us));
         self.scratch = text;
         encoded
     }
 
     fn encode_live(&mut self, tag: u32, published: &Published) -> Encoded {
         let may_deflate = self.tags.get(tag).deflate;
-        self.encode(may_deflate, |text| message::publication(text, published, message::Arrival::Live { merged: 0 }))
+        let live = message::Arrival::Live { merged: 0 };
+        self.encode(may_deflate, &published.stamp, |text| message::publication(text, published, live))
     }
 
     /// To those who get every publication in order.

@@ -65,6 +65,8 @@ labels!(
         Health => "/health",
         /// The metrics.
         Metrics => "/metrics",
+        /// How old pushes are at each stage.
+        Latency => "/debug/latency",
         /// The operators' index.
         Index => "/",
         /// Nothing that is served.

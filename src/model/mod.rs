@@ -7,6 +7,7 @@ pub mod ids;
 pub mod network;
 pub mod project;
 pub mod record;
+pub mod stamp;
 pub mod tag_rule;
 pub mod traffic;
 
@@ -14,5 +15,6 @@ pub use audience::Audience;
 pub use ids::{Boot, ClientId, NodeId, Pid, RecordId, SessionId, Tag};
 pub use project::{Project, Projects};
 pub use record::{Control, ControlOp, LastValue, Publication, Published, Push, Record, Request, RetainOutcome, Source};
+pub use stamp::{Stamp, TraceParent};
 pub use tag_rule::{TagRule, TagRules, pattern_matches};
 pub use traffic::{AckTo, FollowStart, FromCore, Refusal, Reply, Role, Ticket, ToCore};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     audience::Audience,
     ids::{Boot, ClientId, NodeId, Pid, RecordId, Tag},
+    stamp::Stamp,
 };
 
 /// One entry of the log. Every node hears every record, and does its own part of it.
@@ -49,6 +50,8 @@ pub struct Publication {
     pub idempotency_key: Option<Box<str>>,
     /// JSON text, byte for byte as the publisher wrote it.
     pub payload: Bytes,
+    /// When it came to the cluster.
+    pub stamp: Stamp,
 }
 
 /// A publication with its place in the tag's chain, as every node remembers and delivers it.
@@ -68,6 +71,8 @@ pub struct Published {
     pub affair_id: Option<Box<str>>,
     /// JSON text, byte for byte as the publisher wrote it.
     pub payload: Bytes,
+    /// When it came to the cluster.
+    pub stamp: Stamp,
 }
 
 /// A tag's last value as the queue's store keeps it for nodes that start when the log no longer holds it.
@@ -107,6 +112,8 @@ pub struct Push {
     pub idempotency_key: Option<Box<str>>,
     /// JSON text, byte for byte as the publisher wrote it.
     pub payload: Bytes,
+    /// When it came to the cluster.
+    pub stamp: Stamp,
 }
 
 /// What a control does to the connections it matches.
@@ -289,6 +296,15 @@ impl Record {
     pub fn shard(&self, shards: u16) -> u16 {
         let (pid, name) = self.shard_key();
         shard_of(pid, name, shards)
+    }
+
+    /// Where its stamp stands, if it is a push.
+    pub fn stamp_mut(&mut self) -> Option<&mut Stamp> {
+        match self {
+            Record::Publication(publication) => Some(&mut publication.stamp),
+            Record::Push(push) => Some(&mut push.stamp),
+            _ => None,
+        }
     }
 
     /// The key under which a second push is the same push.

@@ -10,6 +10,7 @@ use crate::{
     metrics::Counters,
     model::Projects,
     shard::Fallback,
+    traces::{Stamper, Traces},
 };
 
 /// What a core's API works with.
@@ -21,13 +22,18 @@ pub(super) struct ApiParts {
     pub limits: Limits,
     /// The node's health.
     pub health: Arc<Health>,
+    /// Whether the age of pushes is measured at each stage of their way.
+    pub stage_latency: bool,
+    /// Where traces go.
+    pub traces: Traces,
 }
 
 impl ApiParts {
     /// The server of one core.
     pub fn server(self, link: ExchangeLink, counters: Arc<Counters>) -> Rc<Server<Api>> {
         let http = self.limits.http.clone();
-        let api = Api::new(link, self.projects, self.limits, counters.clone(), self.health);
+        let stamper = Stamper::new(self.traces, self.stage_latency, counters.clone());
+        let api = Api::new(link, self.projects, self.limits, counters.clone(), self.health, stamper);
         Server::new(api, http, counters)
     }
 }

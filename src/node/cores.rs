@@ -100,7 +100,8 @@ async fn serve(parts: CoreParts, driven: Driven) -> io::Result<()> {
     parts.counters.inc(driver);
     let core = Core::new(parts.hub.clone(), parts.counters.clone())?;
     let link = ExchangeLink::new(parts.hub.core, parts.outgoing);
-    let gateway = Gateway::new(parts.gateway, link.clone(), parts.admission.clone(), parts.health);
+    let counters = parts.counters.clone();
+    let gateway = Gateway::new(parts.gateway, link.clone(), parts.admission.clone(), parts.health, counters);
     let api = parts.api.server(link, parts.counters);
     monoio::spawn(core.clone().walk());
     monoio::spawn(shard::tick(core.clone()));

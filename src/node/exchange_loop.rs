@@ -14,8 +14,9 @@ use crate::{
     exchange::{Effect, Exchange, Input, Now},
     health::{Health, State},
     inbox::Mailbox,
-    metrics::{Count, Counters},
-    model::{FromCore, ToCore},
+    metrics::{Count, Counters, latency::Stage},
+    model::{FromCore, Record, ToCore},
+    traces::{Part, Stamper},
 };
 
 /// How often the exchange is told that time passes.
@@ -32,6 +33,7 @@ pub(super) struct ExchangeLoop {
     to_cores: Vec<Arc<Mailbox<ToCore>>>,
     health: Arc<Health>,
     counters: Arc<Counters>,
+    stamper: Stamper,
     /// What waits to be carried out, and for each core's inbox; kept here, so that nothing is lost when a run is cut.
     effects: Vec<Effect>,
     staged: Vec<Vec<ToCore>>,
@@ -45,10 +47,12 @@ impl ExchangeLoop {
         from_cores: Arc<Mailbox<FromCore>>,
         to_cores: Vec<Arc<Mailbox<ToCore>>>,
         health: Arc<Health>,
+        stamper: Stamper,
         counters: Arc<Counters>,
     ) -> Self {
         let staged = to_cores.iter().map(|_| Vec::new()).collect();
-        Self { exchange, log, events, from_cores, to_cores, health, counters, effects: Vec::new(), staged }
+        let effects = Vec::new();
+        Self { exchange, log, events, from_cores, to_cores, health, counters, stamper, effects, staged }
     }
 
     /// Runs until the future is dropped, which loses nothing, or the log says that it can never work. `ready` is
@@ -94,7 +98,12 @@ impl ExchangeLoop {
 
     fn log_says(&mut self, event: LogEvent, ready: &mut impl FnMut()) {
         match event {
-            LogEvent::Heard { id, record, warm } => self.apply(Input::Heard { id, record, warm }),
+            LogEvent::Heard { id, mut record, warm } => {
+                if !warm {
+                    self.heard(&mut record);
+                }
+                self.apply(Input::Heard { id, record, warm });
+            }
             LogEvent::Appended { to, result } => self.apply(Input::Appended { to, result }),
             LogEvent::Lost { shard } => {
                 tracing::error!(shard, "the queue has lost records for good; subscribers are told");
@@ -119,6 +128,19 @@ impl ExchangeLoop {
                 self.set_state(State::Fenced);
             }
             LogEvent::Failed(_) => {}
+        }
+    }
+
+    /// Books the age of a push, and ends the part of its trace that led here; what comes next belongs to that.
+    fn heard(&self, record: &mut Record) {
+        let Some(stamp) = record.stamp_mut() else { return };
+        let now_us = clock::unix_us();
+        self.counters.latency().record_since(Stage::Heard, stamp.received_us, now_us);
+        let span = self.stamper.follow(stamp, Part::Log, stamp.received_us);
+        stamp.trace = span.as_ref().map(|span| Box::new(span.own));
+        if let Some(span) = span {
+            let tag = if let Record::Publication(publication) = record { Some(&publication.tag) } else { None };
+            self.stamper.end(&span, now_us, tag, true);
         }
     }
 

@@ -24,9 +24,11 @@ use crate::{
     health::Health,
     hub::HubSettings,
     inbox::Mailbox,
+    limits::TRACE_FLUSH_TIMEOUT,
     metrics::Registry,
     model::{Boot, FromCore, ToCore},
     shard::{Admission, AuthReject, Driver, GatewaySettings},
+    traces::{Stamper, TraceSettings, Traces},
 };
 
 use super::{api::ApiParts, banner, cores, cores::CoreParts, exchange_loop::ExchangeLoop, listen, machine, stop};
@@ -46,6 +48,7 @@ struct Shared {
     cores: u8,
     health: Arc<Health>,
     registry: Registry,
+    traces: Traces,
     from_cores: Arc<Mailbox<FromCore>>,
     to_cores: Vec<Arc<Mailbox<ToCore>>>,
 }
@@ -56,11 +59,14 @@ pub(super) fn start(config: Config) -> io::Result<()> {
     let files_max = machine::raise_file_limit();
     let mut bound = bind(&config, cores)?;
     let queue = &config.limits.queue;
+    let registry = Registry::default();
+    let traces = start_traces(&config, &registry)?;
     let shared = Shared {
         boot: random_boot(),
         cores,
         health: Health::new(config.node),
-        registry: Registry::default(),
+        registry,
+        traces,
         from_cores: Mailbox::new(queue.exchange_inbox_max),
         to_cores: (0..cores).map(|_| Mailbox::new(queue.inbox_messages_max)).collect(),
         config,
@@ -71,7 +77,14 @@ pub(super) fn start(config: Config) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = LocalSet::new().block_on(&runtime, serve(&shared, &bound));
     operators.stop();
+    shared.traces.stop(TRACE_FLUSH_TIMEOUT);
     ended
+}
+
+fn start_traces(config: &Config, registry: &Registry) -> io::Result<Traces> {
+    let Some(endpoint) = config.otlp_endpoint.clone() else { return Ok(Traces::default()) };
+    let settings = TraceSettings { endpoint, one_in: config.trace_one_in, node: config.node };
+    Traces::start(settings, registry.register("traces")).map_err(io::Error::other)
 }
 
 /// Joins the queue, runs the exchange, and stops when it is told to.
@@ -105,7 +118,8 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let exchange = Exchange::new(settings, counters.clone());
     let log = (Rc::new(log), events);
     let (from_cores, to_cores) = (shared.from_cores.clone(), shared.to_cores.clone());
-    let mut exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, shared.health.clone(), counters);
+    let stamper = Stamper::new(shared.traces.clone(), config.stage_latency, counters.clone());
+    let mut exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, shared.health.clone(), stamper, counters);
     let mut signals = stop::Signals::new()?;
     tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),
@@ -193,11 +207,13 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 rules: config.tags.clone(),
                 outboxes_bytes_max: outboxes / usize::from(*cores),
             },
-            gateway: gateway_settings(config),
+            gateway: gateway_settings(shared),
             api: ApiParts {
                 projects: config.projects.clone(),
                 limits: config.limits.clone(),
                 health: shared.health.clone(),
+                stage_latency: config.stage_latency,
+                traces: shared.traces.clone(),
             },
             admission: admission.clone(),
             counters: shared.registry.register(&core.to_string()),
@@ -222,7 +238,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
     Ok(())
 }
 
-fn gateway_settings(config: &Config) -> GatewaySettings {
+fn gateway_settings(Shared { config, traces, .. }: &Shared) -> GatewaySettings {
     GatewaySettings {
         node: config.node,
         projects: config.projects.clone(),
@@ -233,6 +249,8 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         },
         request_timeout: config.limits.queue.request_timeout,
         own_origin_only: !config.any_origin_by_default(),
+        stage_latency: config.stage_latency,
+        traces: traces.clone(),
     }
 }
 

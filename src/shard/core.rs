@@ -4,7 +4,7 @@
 //! while a drain task owns a socket's writing, nobody else writes to it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     rc::Rc,
     sync::Arc,
@@ -43,6 +43,8 @@ pub struct Core {
     hub: RefCell<Hub>,
     sockets: RefCell<Vec<Option<Rc<Socket>>>>,
     started: Instant,
+    /// The wall clock at that time, Unix microseconds; looked at again now and then, because it is set at times.
+    wall_at_start_us: Cell<u64>,
     /// Every connection receives into it, one at a time.
     pub(super) receive: RefCell<Box<[u8]>>,
     /// Every connection's compressed messages go through it, one at a time.
@@ -75,6 +77,7 @@ impl Core {
             hub: RefCell::new(Hub::new(settings, counters)),
             sockets: RefCell::default(),
             started: clock::now(),
+            wall_at_start_us: Cell::new(clock::unix_us()),
             receive: RefCell::new(vec![0; RECEIVE_BYTES].into()),
             inflater: RefCell::default(),
             turn: Turn::new()?,
@@ -104,14 +107,30 @@ impl Core {
     }
 
     fn now_ms(&self) -> Millis {
+        self.elapsed_us() / 1000
+    }
+
+    fn elapsed_us(&self) -> u64 {
         let elapsed = clock::now().saturating_duration_since(self.started);
-        Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX)
+        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The wall clock, Unix microseconds: by the monotonic one since it was last looked at.
+    pub fn wall_us(&self) -> u64 {
+        self.wall_at_start_us.get() + self.elapsed_us()
+    }
+
+    /// Looks at the wall clock.
+    pub(super) fn set_wall(&self) {
+        self.wall_at_start_us.set(clock::unix_us().saturating_sub(self.elapsed_us()));
     }
 
     /// Borrows the hub for one synchronous sentence. What that queues is written soon after.
     pub fn with_hub<T>(&self, sentence: impl FnOnce(&mut Hub) -> T) -> T {
         let mut hub = self.hub.borrow_mut();
-        hub.set_now(self.now_ms());
+        let elapsed_us = self.elapsed_us();
+        hub.set_now(elapsed_us / 1000);
+        hub.set_wall_us(self.wall_at_start_us.get() + elapsed_us);
         let result = sentence(&mut hub);
         if hub.has_dirty()
             && let Some(walker) = self.walker.borrow_mut().take()

@@ -22,6 +22,7 @@ async fn expire(core: &Core) {
     let mut expired = Vec::new();
     loop {
         monoio::time::sleep(TICK).await;
+        core.set_wall();
         core.with_hub(|hub| {
             let part = hub.slots().div_ceil(TICKS_PER_ROUND).max(SESSIONS_PER_TICK_MIN);
             hub.expire(part, &mut expired);

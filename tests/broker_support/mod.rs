@@ -23,7 +23,7 @@ use ws_cluster::{
     },
     limits::QueueLimits,
     metrics::{Count, Counters},
-    model::{AckTo, Boot, Pid, Publication, Record, RecordId, Refusal, Tag, Ticket},
+    model::{AckTo, Boot, Pid, Publication, Record, RecordId, Refusal, Stamp, Tag, Ticket},
 };
 
 /// A publication whose payload is `text` (JSON).
@@ -35,6 +35,7 @@ pub fn publication(tag: &str, text: &str) -> Record {
         affair_id: None,
         idempotency_key: None,
         payload: Bytes::copy_from_slice(text.as_bytes()),
+        stamp: Stamp::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use ws_cluster::{
     metrics::{Count, Counters},
     model::{
         AckTo, Audience, Boot, ClientId, FollowStart, FromCore, LastValue, NodeId, Pid, Publication, Push, Record,
-        RecordId, Refusal, Reply, Role, SessionId, Tag, Ticket, ToCore,
+        RecordId, Refusal, Reply, Role, SessionId, Stamp, Tag, Ticket, ToCore,
     },
 };
 
@@ -316,6 +316,7 @@ pub fn publication(tag: &str, payload: &str, key: Option<&str>) -> Record {
         affair_id: None,
         idempotency_key: key.map(Into::into),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
+        stamp: Stamp::default(),
     })
 }
 
@@ -326,6 +327,7 @@ pub fn push(audience: Audience, affair_id: Option<&str>) -> Record {
         affair_id: affair_id.map(Into::into),
         idempotency_key: None,
         payload: Bytes::from_static(b"{}"),
+        stamp: Stamp::default(),
     })
 }
 

@@ -22,10 +22,11 @@ use ws_cluster::{
     metrics::Counters,
     model::{
         Boot, ClientId, FromCore, Pid, Project, Projects, Published, Record, RecordId, Refusal, Reply, SessionId,
-        Source, Tag,
+        Source, Stamp, Tag,
         project::{JwtKey, RequestRouting, Secret},
         record::OnlineConnection,
     },
+    traces::{Stamper, Traces},
 };
 
 use super::{Answer, Client, PATIENCE, serve_with};
@@ -51,7 +52,8 @@ pub fn fixture(limits: Limits) -> Fixture {
     let served = serve_with(limits.http.clone(), move |counters| {
         let mailbox = Mailbox::new(limits.queue.exchange_inbox_max);
         let link = ExchangeLink::new(0, mailbox.clone());
-        let api = Api::new(link.clone(), projects(), limits, counters.clone(), healthy);
+        let stamper = Stamper::new(Traces::default(), true, counters.clone());
+        let api = Api::new(link.clone(), projects(), limits, counters.clone(), healthy, stamper);
         (api, Rc::new(Exchange { link, tell, releasing }).run(mailbox))
     });
     Fixture { address: served.address, counters: served.counters, health, release, questions }
@@ -143,6 +145,7 @@ fn history(pid: &Pid, tag: &Tag) -> Vec<Arc<Published>> {
         keep: false,
         affair_id: None,
         payload: payload.into(),
+        stamp: Stamp::default(),
     };
     vec![Arc::new(published(1, None, "1e999")), Arc::new(published(2, Some(id(1)), "[ 2 ]"))]
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ws_cluster::model::{Boot, FromCore, Publication, Record, RecordId, Ticket};
+use ws_cluster::model::{Boot, FromCore, Publication, Record, RecordId, Stamp, Ticket};
 
 use super::{
     client::Place,
@@ -50,6 +50,7 @@ impl World {
             affair_id: Some(number.to_string().into()),
             idempotency_key: None,
             payload: Bytes::from(payload),
+            stamp: Stamp::default(),
         };
         let Some(node) = &mut self.nodes[index] else { return };
         let core = self.rng.usize(..node.cores.len());

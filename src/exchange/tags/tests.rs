@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::tag_rule::History;
+use crate::model::{Stamp, tag_rule::History};
 
 const BYTES_MAX: usize = 6_000;
 
@@ -44,7 +44,8 @@ fn bytes_and_places_add_up_and_stay_in_their_bounds() {
             0..6 => {
                 let payload = vec![random.u8(b'0'..b'3'); random.usize(..900)].into();
                 let (idempotency_key, affair_id) = (None, random.bool().then(|| "affair".into()));
-                let publication = Publication { pid, tag, keep: false, affair_id, idempotency_key, payload };
+                let publication =
+                    Publication { pid, tag, keep: false, affair_id, idempotency_key, payload, stamp: Stamp::default() };
                 match random.bool() {
                     true => drop(table.publish(RecordId { origin: 1, seq }, publication, &rule, now)),
                     false => table.publish_kept(RecordId { origin: 1, seq }, publication, &rule, now),
@@ -59,7 +60,16 @@ fn bytes_and_places_add_up_and_stay_in_their_bounds() {
                 let payload = vec![b'0'; random.usize(..900)].into();
                 // Sometimes a record that the log brings later, or never.
                 let id = RecordId { origin: 1, seq: seq + random.u64(..3) };
-                let published = Arc::new(Published { id, prev: None, pid, tag, keep: false, affair_id: None, payload });
+                let published = Arc::new(Published {
+                    id,
+                    prev: None,
+                    pid,
+                    tag,
+                    keep: false,
+                    affair_id: None,
+                    payload,
+                    stamp: Stamp::default(),
+                });
                 let is_broken = random.bool();
                 let taken = table.load(LastValue { published, at_unix_ms, is_broken }, now);
                 assert!(!(taken && is_known), "the log knows better");

@@ -129,6 +129,7 @@ mod tests {
             keep: false,
             affair_id: None,
             payload: payload.into(),
+            stamp: crate::model::Stamp::default(),
         })
     }
 

@@ -35,6 +35,7 @@ use crate::{
     limits::Limits,
     metrics::{Count, Counters, requests::Url},
     model::{FromCore, Projects, Refusal, Reply, Ticket},
+    traces::Stamper,
 };
 
 /// The API of one core.
@@ -45,19 +46,21 @@ pub struct Api {
     counters: Arc<Counters>,
     health: Arc<Health>,
     throttle: RefCell<Throttle>,
+    stamper: Stamper,
 }
 
 impl Api {
-    /// The API of the core whose questions go through `link`.
+    /// The API of the core whose questions go through `link` and whose pushes `stamper` stamps.
     pub fn new(
         link: ExchangeLink,
         projects: Projects,
         limits: Limits,
         counters: Arc<Counters>,
         health: Arc<Health>,
+        stamper: Stamper,
     ) -> Self {
         let throttle = RefCell::new(Throttle::new(limits.opening.failed_credentials_per_minute));
-        Self { link, projects: RefCell::new(projects), limits, counters, health, throttle }
+        Self { link, projects: RefCell::new(projects), limits, counters, health, throttle, stamper }
     }
 
     /// From now on these projects may call.
@@ -69,8 +72,8 @@ impl Api {
         let call = Call::read(route, request)?;
         let pid = self.admit(&call, request.head.peer)?;
         match route {
-            Route::Push => self.push(&pid, &call).await,
-            Route::PushBatch => self.push_batch(&pid, &call).await,
+            Route::Push => self.push(&pid, &call, &request.head).await,
+            Route::PushBatch => self.push_batch(&pid, &call, &request.head).await,
             Route::Kick => self.kick(&pid, &call).await,
             Route::Online => self.online(pid, &call).await,
             Route::Tag => self.tag(pid, request.head.path()).await,

@@ -11,10 +11,12 @@ use super::{
     refused,
 };
 use crate::{
-    http::message::{Fault, Response},
+    clock,
+    http::message::{Fault, Head, Response},
     metrics::Count,
     model::{FromCore, Pid, Record, RecordId, Refusal, Reply},
     protocol::push,
+    traces::Way,
 };
 
 const TOO_MANY_LINES: Fault =
@@ -23,10 +25,10 @@ const NO_LINES: Fault = Fault::bad_request("the batch has no lines");
 
 impl Api {
     /// `POST /ws/push`
-    pub(super) async fn push(&self, pid: &Pid, call: &Call<'_>) -> Result<Response, Fault> {
+    pub(super) async fn push(&self, pid: &Pid, call: &Call<'_>, head: &Head) -> Result<Response, Fault> {
         let record = self.record_of(pid, call)?;
         let bytes = payload_bytes(&record);
-        let id = self.submit(vec![record]).await?.pop().ok_or(MISPLACED_REPLY)?.map_err(refused)?;
+        let id = self.submit_pushes(vec![record], head).await?.pop().ok_or(MISPLACED_REPLY)?.map_err(refused)?;
         Ok(Response::success(self.accepted(id, bytes)))
     }
 
@@ -58,10 +60,10 @@ impl Api {
     }
 
     /// `POST /ws/push/batch`: a line of the answer for each line that is not blank.
-    pub(super) async fn push_batch(&self, pid: &Pid, call: &Call<'_>) -> Result<Response, Fault> {
+    pub(super) async fn push_batch(&self, pid: &Pid, call: &Call<'_>, head: &Head) -> Result<Response, Fault> {
         let mut lines = self.lines(pid, call.body)?;
         let records: Vec<Record> = lines.iter_mut().filter_map(Line::take).collect();
-        let results = if records.is_empty() { Vec::new() } else { self.submit(records).await? };
+        let results = if records.is_empty() { Vec::new() } else { self.submit_pushes(records, head).await? };
         let mut results = results.into_iter();
         let text: String = lines.into_iter().map(|line| self.line_answer(line, &mut results)).collect();
         Ok(Response::new(StatusCode::OK, "application/x-ndjson", text))
@@ -107,6 +109,21 @@ impl Api {
             self.counters.inc(Count::PayloadsOverGuidance);
         }
         answer::accepted(id, bytes, guidance)
+    }
+
+    /// Submits pushes, stamped with their time and, if they have one, their trace.
+    async fn submit_pushes(
+        &self,
+        mut records: Vec<Record>,
+        head: &Head,
+    ) -> Result<Vec<Result<RecordId, Refusal>>, Fault> {
+        let received_us = clock::unix_us();
+        let traceparent = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let spans = self.stamper.stamp(&mut records, Way::Http, received_us, traceparent);
+        let results = self.submit(records).await;
+        let answers = results.as_deref().unwrap_or(&[Err(Refusal::Unknown)]);
+        self.stamper.answered(answers, received_us, &spans, clock::unix_us());
+        results
     }
 
     async fn submit(&self, records: Vec<Record>) -> Result<Vec<Result<RecordId, Refusal>>, Fault> {

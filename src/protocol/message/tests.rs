@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::model::{Boot, Pid, SessionId};
+use crate::model::{Boot, Pid, SessionId, Stamp};
 
 fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::new();
@@ -31,6 +31,7 @@ fn published(prev: Option<RecordId>) -> Published {
         keep: false,
         affair_id: None,
         payload: Bytes::from_static(br#" {"p":18446744073709551617, "p":"\u00e9\/"}"#),
+        stamp: Stamp::default(),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     limits::FrameLimits,
-    model::{Audience, Control, ControlOp, Pid, Publication, Push, Record},
+    model::{Audience, Control, ControlOp, Pid, Publication, Push, Record, Stamp},
 };
 
 /// A push before it is judged as a whole.
@@ -48,15 +48,16 @@ impl Draft<'_> {
             Cow::Borrowed(text) => Bytes::copy_from_slice(text.as_bytes()),
             Cow::Owned(text) => Bytes::from(text),
         };
-        let pid = pid.clone();
+        // Whoever has a clock stamps it.
+        let (pid, stamp) = (pid.clone(), Stamp::default());
         let affair_id = self.affair_id.map(Box::from);
         let idempotency_key = self.idempotency_key.map(Box::from);
         Ok(match self.audience.single_tag().cloned() {
             Some(tag) => {
                 let keep = self.keep;
-                Record::Publication(Publication { pid, tag, keep, affair_id, idempotency_key, payload })
+                Record::Publication(Publication { pid, tag, keep, affair_id, idempotency_key, payload, stamp })
             }
-            None => Record::Push(Push { pid, audience: self.audience, affair_id, idempotency_key, payload }),
+            None => Record::Push(Push { pid, audience: self.audience, affair_id, idempotency_key, payload, stamp }),
         })
     }
 

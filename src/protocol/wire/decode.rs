@@ -41,6 +41,7 @@ fn publication(reader: &mut Reader) -> Result<Publication, RecordError> {
         affair_id: reader.affair_option()?,
         idempotency_key: reader.affair_option()?,
         payload: reader.payload()?,
+        stamp: reader.stamp(),
     })
 }
 
@@ -51,6 +52,7 @@ fn push(reader: &mut Reader) -> Result<Push, RecordError> {
         affair_id: reader.affair_option()?,
         idempotency_key: reader.affair_option()?,
         payload: reader.payload()?,
+        stamp: reader.stamp(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::writer::{audience, blob, cid, flag, number, option, source, text, texts};
+use super::writer::{audience, blob, cid, flag, number, option, source, stamp, text, texts};
 use crate::model::{
     Control, ControlOp, Publication, Push, Record, Request,
     record::{BackendChange, Beat, BeatPhase, OnlineAnswer, OnlineAsk, OnlineClients, Presence},
@@ -59,6 +59,7 @@ fn put_publication(out: &mut Vec<u8>, publication: &Publication) {
     option(out, publication.affair_id.as_deref());
     option(out, publication.idempotency_key.as_deref());
     blob(out, &publication.payload);
+    stamp(out, &publication.stamp);
 }
 
 fn put_push(out: &mut Vec<u8>, push: &Push) {
@@ -68,6 +69,7 @@ fn put_push(out: &mut Vec<u8>, push: &Push) {
     option(out, push.affair_id.as_deref());
     option(out, push.idempotency_key.as_deref());
     blob(out, &push.payload);
+    stamp(out, &push.stamp);
 }
 
 fn put_control(out: &mut Vec<u8>, control: &Control) {

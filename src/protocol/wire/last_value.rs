@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes};
 use super::{RecordError, reader::Reader, writer};
 use crate::{
     limits::RETAINED_VALUE_BYTES_MAX,
-    model::{LastValue, Pid, Published, RecordId, Tag},
+    model::{LastValue, Pid, Published, RecordId, Stamp, Tag},
 };
 
 /// The version this node writes.
@@ -69,6 +69,7 @@ pub fn decode_last_value(name: &[u8], value: Bytes) -> Result<LastValue, RecordE
         keep: flags & FLAG_KEEP != 0,
         affair_id: None,
         payload: Bytes::new(),
+        stamp: Stamp::default(),
     };
     let at_unix_ms = reader.u64()?;
     let published = Published { affair_id: reader.affair_option()?, payload: reader.payload()?, ..published };
@@ -114,6 +115,7 @@ mod tests {
                 keep,
                 affair_id: affair_id.map(Into::into),
                 payload: payload.into(),
+                stamp: Stamp::default(),
             };
             LastValue { published: Arc::new(published), at_unix_ms, is_broken }
         }
@@ -156,6 +158,7 @@ mod tests {
             keep: true,
             affair_id: Some("a".into()),
             payload: Bytes::from_static(b"{}"),
+            stamp: Stamp::default(),
         };
         LastValue { published: Arc::new(published), at_unix_ms: 6, is_broken: false }
     }

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, TryGetError};
 use super::RecordError;
 use crate::limits::AFFAIR_ID_BYTES_MAX;
 use crate::model::{
-    Audience, Boot, ClientId, Pid, SessionId, Tag,
+    Audience, Boot, ClientId, Pid, SessionId, Stamp, Tag, TraceParent,
     ids::{NAME_BYTES_MAX, is_identity},
     record::Source,
 };
@@ -151,6 +151,19 @@ impl Reader {
 
     pub(super) fn source(&mut self) -> Read<Source> {
         Ok(Source { uid: self.identity()?, cid: self.cid()?, device: self.option(Self::identity)? })
+    }
+
+    /// The stamp of a push, which a node of the version before did not write. Nothing depends on it, so one that cannot
+    /// be read is none.
+    pub(super) fn stamp(&mut self) -> Stamp {
+        let read = |reader: &mut Self| Ok((reader.u64()?, reader.option(Self::trace)?));
+        read(self).map_or_else(|_: RecordError| Stamp::default(), |(received_us, trace)| Stamp { received_us, trace })
+    }
+
+    fn trace(&mut self) -> Read<Box<TraceParent>> {
+        let (trace_id, span_id) = (self.0.try_get_u128_le()?, self.u64()?);
+        let is_valid = trace_id != 0 && span_id != 0;
+        is_valid.then(|| Box::new(TraceParent { trace_id, span_id })).ok_or(RecordError::Malformed("trace"))
     }
 
     pub(super) fn audience(&mut self) -> Read<Audience> {

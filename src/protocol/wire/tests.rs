@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::model::{
-    Audience, Boot, ClientId, Control, ControlOp, Pid, Publication, Push, Request, SessionId, Tag,
+    Audience, Boot, ClientId, Control, ControlOp, Pid, Publication, Push, Request, SessionId, Stamp, Tag, TraceParent,
     record::{
         BackendChange, Beat, BeatPhase, OnlineAnswer, OnlineAsk, OnlineClients, OnlineConnection, Presence, Source,
     },
@@ -51,11 +51,19 @@ fn pushed() -> impl Strategy<Value = Record> {
     prop_oneof![
         (pid(), tag(), any::<bool>(), ids(), payload()).prop_map(
             |(pid, tag, keep, (affair_id, idempotency_key), payload)| {
-                Record::Publication(Publication { pid, tag, keep, affair_id, idempotency_key, payload })
+                Record::Publication(Publication {
+                    pid,
+                    tag,
+                    keep,
+                    affair_id,
+                    idempotency_key,
+                    payload,
+                    stamp: Stamp::default(),
+                })
             }
         ),
         (pid(), audience(), ids(), payload()).prop_map(|(pid, audience, (affair_id, idempotency_key), payload)| {
-            Record::Push(Push { pid, audience, affair_id, idempotency_key, payload })
+            Record::Push(Push { pid, audience, affair_id, idempotency_key, payload, stamp: Stamp::default() })
         }),
         (pid(), 0..3_usize, audience(), vec(tag(), 0..4)).prop_map(|(pid, op, audience, tags)| {
             let op = [ControlOp::Subscribe, ControlOp::Unsubscribe, ControlOp::Kick][op];
@@ -103,9 +111,21 @@ fn known() -> impl Strategy<Value = Record> {
     ]
 }
 
-fn record() -> impl Strategy<Value = Record> {
-    prop_oneof![pushed(), known()]
+fn stamp() -> impl Strategy<Value = Stamp> {
+    let trace = (1..u128::MAX, 1..u64::MAX).prop_map(|(trace_id, span_id)| Box::new(TraceParent { trace_id, span_id }));
+    (any::<u64>(), option::of(trace)).prop_map(|(received_us, trace)| Stamp { received_us, trace })
 }
+
+fn record() -> impl Strategy<Value = Record> {
+    let stamped = (pushed(), stamp()).prop_map(|(mut record, stamp)| {
+        record.stamp_mut().into_iter().for_each(|place| *place = stamp.clone());
+        record
+    });
+    prop_oneof![stamped, known()]
+}
+
+/// A stamp without a trace, as it is written.
+const STAMP_BYTES: usize = 9;
 
 fn example(payload: &'static str) -> Record {
     Record::Publication(Publication {
@@ -115,6 +135,7 @@ fn example(payload: &'static str) -> Record {
         affair_id: None,
         idempotency_key: None,
         payload: Bytes::from_static(payload.as_bytes()),
+        stamp: Stamp::default(),
     })
 }
 
@@ -211,6 +232,19 @@ fn a_tail_that_a_later_version_adds_is_passed_over() {
 }
 
 #[test]
+fn a_record_of_the_version_before_has_no_stamp_and_half_a_stamp_is_none() {
+    let mut stamped = example("1");
+    let trace = Some(Box::new(TraceParent { trace_id: 2, span_id: 3 }));
+    *stamped.stamp_mut().expect("a push") = Stamp { received_us: 7, trace };
+    let bytes = encode_record(&stamped);
+    assert_eq!(decode::decode_record(bytes.clone()), Ok(stamped));
+    let before = bytes.len() - STAMP_BYTES - 24;
+    for cut in before..bytes.len() {
+        assert_eq!(decode::decode_record(bytes.slice(..cut)), Ok(example("1")), "{cut}");
+    }
+}
+
+#[test]
 fn a_torn_batch_still_gives_every_seq() {
     let bytes = encode_batch(1, 1, &[example("1"), example("2"), example("3")]);
     let entries: Vec<Entry> = Batch::decode(bytes.slice(..bytes.len() - 40)).unwrap().collect();
@@ -255,7 +289,7 @@ fn a_header_that_says_the_impossible_is_refused() {
 #[test]
 fn a_payload_that_is_no_utf8_is_refused() {
     let mut record = encode_record(&example("\"x\"")).to_vec();
-    let at = record.len() - 2;
+    let at = record.len() - STAMP_BYTES - 2;
     record[at] = 0xff;
     assert_eq!(decode::decode_record(record.into()), Err(RecordError::Malformed("payload")));
 }
@@ -277,8 +311,9 @@ fn a_batch_written_by_another_program_is_read() {
 fn the_written_form_does_not_change_unnoticed() {
     let bytes = encode_batch(0x0102, 3, &[example("{}")]);
     let expected = [
-        &[1, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0][..],
+        &[1, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 30, 0, 0, 0][..],
         b"\x01\x03502\x09kline.BTC\x00\x00\x00\x02{}",
+        &[0; STAMP_BYTES],
     ];
     assert_eq!(bytes, expected.concat());
 }

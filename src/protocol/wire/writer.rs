@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use crate::model::{Audience, ClientId, SessionId, record::Source};
+use crate::model::{Audience, ClientId, SessionId, Stamp, record::Source};
 
 /// An integer of 7 bits a byte, low bits first (LEB128): most lengths take one byte.
 pub(super) fn number(out: &mut Vec<u8>, mut value: u64) {
@@ -58,4 +58,13 @@ pub(super) fn audience(out: &mut Vec<u8>, audience: &Audience) {
     texts(out, audience.cids.iter().map(|cid| &**cid));
     texts(out, audience.tags.iter().map(|tag| tag.as_str()));
     texts(out, audience.devices.iter().map(|device| &**device));
+}
+
+pub(super) fn stamp(out: &mut Vec<u8>, stamp: &Stamp) {
+    out.put_u64_le(stamp.received_us);
+    flag(out, stamp.trace.is_some());
+    if let Some(trace) = &stamp.trace {
+        out.put_u128_le(trace.trace_id);
+        out.put_u64_le(trace.span_id);
+    }
 }

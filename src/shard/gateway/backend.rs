@@ -21,6 +21,7 @@ use crate::{
         frame::{self, OpCode},
         message::{self, OverGuidance},
     },
+    traces::{Span, Stamper, Way},
 };
 
 use super::{
@@ -98,12 +99,15 @@ impl Gateway {
         if backend.records.is_empty() {
             return None;
         }
-        let (records, answers) = (std::mem::take(&mut backend.records), std::mem::take(&mut backend.answers));
+        let (mut records, answers) = (std::mem::take(&mut backend.records), std::mem::take(&mut backend.answers));
+        let received_us = core.wall_us();
+        let spans = self.stamper.stamp(&mut records, Way::Socket, received_us, None);
         match self.link.begin(|ticket| FromCore::Submit { ticket, records }) {
             Ok(pending) => {
                 let waiting = backend.waiting.clone();
                 waiting.submissions.set(waiting.submissions.get() + 1);
-                monoio::spawn(answer(core.clone(), id, pending, answers, waiting.clone()));
+                let submission = Submission { id, answers, received_us, spans };
+                monoio::spawn(submission.answer(core.clone(), self.stamper.clone(), pending, waiting.clone()));
                 waiting.is_full().then(|| waiting.room().boxed_local())
             }
             Err(refusal) => {
@@ -129,15 +133,27 @@ fn awaited(core: &Core, record: &Record, ack_id: Option<&str>) -> Awaited {
     Awaited { ack_id: ack_id.map(Box::from), over_guidance, is_push }
 }
 
-/// Waits for the log and answers each record of a submission.
-async fn answer(core: Rc<Core>, id: SessionId, pending: Pending, answers: Vec<Awaited>, waiting: Rc<Waiting>) {
-    let results = match pending.await {
-        Reply::Submitted(results) => results,
-        Reply::Refused(refusal) => vec![Err(refusal); answers.len()],
-        Reply::Tag(_) | Reply::Values(_) | Reply::Online { .. } => vec![Err(Refusal::Unknown); answers.len()],
-    };
-    send_answers(&core, id, &answers, &results);
-    waiting.done();
+/// What a back-end said in one turn, on its way into the log.
+struct Submission {
+    id: SessionId,
+    answers: Vec<Awaited>,
+    received_us: u64,
+    spans: Vec<Span>,
+}
+
+impl Submission {
+    /// Waits for the log and answers each record.
+    async fn answer(self, core: Rc<Core>, stamper: Rc<Stamper>, pending: Pending, waiting: Rc<Waiting>) {
+        let Self { id, answers, received_us, spans } = self;
+        let results = match pending.await {
+            Reply::Submitted(results) => results,
+            Reply::Refused(refusal) => vec![Err(refusal); answers.len()],
+            Reply::Tag(_) | Reply::Values(_) | Reply::Online { .. } => vec![Err(Refusal::Unknown); answers.len()],
+        };
+        send_answers(&core, id, &answers, &results);
+        waiting.done();
+        stamper.answered(&results, received_us, &spans, core.wall_us());
+    }
 }
 
 /// All answers of a submission as one piece, so that a back-end's pushes cannot fill its own outbox with answers.

@@ -9,9 +9,10 @@ use std::{rc::Rc, sync::Arc};
 use crate::{
     hub::FollowRefused,
     inbox::Mailbox,
-    metrics::Count,
-    model::{Control, ControlOp, FromCore, Pid, SessionId, ToCore},
+    metrics::{Count, latency::Stage},
+    model::{Control, ControlOp, FromCore, Pid, SessionId, Stamp, Tag, ToCore},
     protocol::{command::TagRequest, frame::close_code},
+    traces::Part,
 };
 
 use super::{super::core::Core, Gateway};
@@ -54,8 +55,14 @@ impl Gateway {
     /// Whether what it queued is there until it is written.
     fn carry_out(&self, core: &Rc<Core>, message: ToCore) -> bool {
         match message {
-            ToCore::Publication(published) => return !core.with_hub(|hub| hub.publish(&published)).conflates,
-            ToCore::Push(push) => drop(core.with_hub(|hub| hub.push(&push))),
+            ToCore::Publication(published) => {
+                self.taken_up(core, &published.stamp, Some(&published.tag));
+                return !core.with_hub(|hub| hub.publish(&published)).conflates;
+            }
+            ToCore::Push(push) => {
+                self.taken_up(core, &push.stamp, None);
+                core.with_hub(|hub| hub.push(&push));
+            }
             ToCore::Control(control) => self.control(core, &control),
             ToCore::Followed { session, pid, tag, start } => {
                 if let Some(unused) = core.with_hub(|hub| hub.followed(session, &pid, &tag, start)) {
@@ -76,6 +83,19 @@ impl Gateway {
             }),
         }
         true
+    }
+
+    /// Notes that a push is on this core. Of one with a trace the end is noted too: when the walk that it began is over.
+    fn taken_up(&self, core: &Rc<Core>, stamp: &Stamp, tag: Option<&Tag>) {
+        let now_us = core.wall_us();
+        core.counters().latency().record_since(Stage::Core, stamp.received_us, now_us);
+        if let Some(span) = self.stamper.follow(stamp, Part::Deliver { core: self.link.core() }, now_us) {
+            let (core, stamper, tag) = (core.clone(), self.stamper.clone(), tag.cloned());
+            monoio::spawn(async move {
+                core.walked().await;
+                stamper.end(&span, core.wall_us(), tag.as_ref(), true);
+            });
+        }
     }
 
     fn control(&self, core: &Core, control: &Control) {

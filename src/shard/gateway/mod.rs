@@ -19,9 +19,10 @@ use crate::{
     clock,
     health::Health,
     inbox::ExchangeLink,
-    metrics::Count,
+    metrics::{Count, Counters},
     model::{FromCore, NodeId, Pid, Projects, Role, SessionId, Tag, TagRules},
     protocol::{decoder::Message, fault::Fault, frame::close_code, handshake::Upgrade, message},
+    traces::{Stamper, Traces},
 };
 
 use super::{
@@ -47,6 +48,10 @@ pub struct GatewaySettings {
     pub request_timeout: Duration,
     /// Whether a browser's origin must be the own host where a project names none.
     pub own_origin_only: bool,
+    /// Whether the age of pushes is measured at each stage of their way.
+    pub stage_latency: bool,
+    /// Where traces go.
+    pub traces: Traces,
 }
 
 /// The product's service on one core.
@@ -56,6 +61,7 @@ pub struct Gateway {
     link: ExchangeLink,
     admission: Admission,
     health: Arc<Health>,
+    stamper: Rc<Stamper>,
 }
 
 /// A connection's state beyond what the hub keeps.
@@ -76,9 +82,16 @@ pub struct GatewayPeer {
 }
 
 impl Gateway {
-    /// The service of the core that `link` belongs to.
-    pub fn new(settings: GatewaySettings, link: ExchangeLink, admission: Admission, health: Arc<Health>) -> Rc<Self> {
-        Rc::new(Self { settings, link, admission, health })
+    /// The service of the core that `link` belongs to and that `counters` are of.
+    pub fn new(
+        settings: GatewaySettings,
+        link: ExchangeLink,
+        admission: Admission,
+        health: Arc<Health>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        let stamper = Stamper::new(settings.traces.clone(), settings.stage_latency, counters);
+        Rc::new(Self { settings, link, admission, health, stamper: Rc::new(stamper) })
     }
 
     /// Answers a message that could not be taken; too many of those in a row end the connection.

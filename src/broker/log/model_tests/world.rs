@@ -17,7 +17,7 @@ use crate::{
         },
         memory::ShardLog,
     },
-    model::{AckTo, Pid, Publication, Record, RecordId, Refusal, Tag, Ticket},
+    model::{AckTo, Pid, Publication, Record, RecordId, Refusal, Stamp, Tag, Ticket},
 };
 
 /// What may go wrong in a run, besides lost and late answers, and lost, repeated and reordered live entries.
@@ -104,6 +104,7 @@ fn record(number: u64) -> Body {
         affair_id: None,
         idempotency_key: None,
         payload: Bytes::from(number.to_string()),
+        stamp: Stamp::default(),
     };
     Body::Value(Record::Publication(publication))
 }

@@ -432,6 +432,8 @@ pub const LEASE_TTL: Duration = Duration::from_secs(10);
 pub const LEASE_RENEW: Duration = Duration::from_secs(3);
 /// Spans of traces that wait to be exported; beyond: they are dropped, which `ws_trace_spans_total` shows.
 pub const TRACE_SPANS_MAX: usize = 4096;
+/// Spans wait for company at most so long.
+pub const TRACE_EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the collector may take for one export.
 pub const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A collector's answer, in bytes.

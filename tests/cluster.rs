@@ -39,6 +39,7 @@ mod blackbox {
     mod deflate;
     mod frames;
     mod handshake;
+    mod latency;
     mod latest;
     mod life;
     mod online;
@@ -53,5 +54,6 @@ mod blackbox {
     mod syscalls;
     mod tags;
     mod tokens;
+    mod traces;
     mod writes;
 }

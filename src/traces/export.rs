@@ -24,7 +24,7 @@ use opentelemetry_sdk::{
 
 use super::{Part, Span, TraceSettings, Way};
 use crate::{
-    limits::{TRACE_ANSWER_BYTES_MAX, TRACE_EXPORT_TIMEOUT, TRACE_SPANS_MAX},
+    limits::{TRACE_ANSWER_BYTES_MAX, TRACE_EXPORT_INTERVAL, TRACE_EXPORT_TIMEOUT, TRACE_SPANS_MAX},
     metrics::{Count, Counters},
     model::{NodeId, Tag, TraceParent},
 };
@@ -47,7 +47,10 @@ impl Exporting {
             .with_timeout(TRACE_EXPORT_TIMEOUT)
             .build()
             .map_err(|error| error.to_string())?;
-        let batches = BatchConfigBuilder::default().with_max_queue_size(TRACE_SPANS_MAX).build();
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(TRACE_SPANS_MAX)
+            .with_scheduled_delay(TRACE_EXPORT_INTERVAL)
+            .build();
         let exporter = Counting { exporter, counters };
         let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
         processor.set_resource(&resource(node));

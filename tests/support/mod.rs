@@ -8,6 +8,7 @@ pub mod api;
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod config;
 pub mod http;
 pub mod load;

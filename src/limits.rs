@@ -275,7 +275,7 @@ impl Default for WritingLimits {
             kept_bytes_max: 256 << 10,
             write_timeout: Duration::from_secs(10),
             unacknowledged_timeout: Duration::from_secs(20),
-            notsent_lowat_bytes: 16 << 10,
+            notsent_lowat_bytes: 4 << 10,
             send_buffer_bytes: 256 << 10,
             write_bytes_max: 64 << 10,
             walk_slice: 256,

@@ -24,8 +24,8 @@ use super::{
 /// Values that may wait for one connection; with more it is behind.
 pub(super) const VALUES_AHEAD_MAX: usize = 64;
 
-/// What a kept publication costs besides its payload.
-const KEPT_OVERHEAD_BYTES: usize = size_of::<Published>() + size_of::<(u32, Arc<Published>)>();
+/// What a kept publication costs besides its payload: itself, its place, the counts of both, and what an allocator adds.
+const KEPT_OVERHEAD_BYTES: usize = size_of::<Published>() + size_of::<(u32, Arc<Published>)>() + 64;
 
 /// A subscription, as its tag knows it.
 #[derive(Clone, Copy, Debug)]

@@ -52,7 +52,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("kept_bytes_max", "256KiB"),
     ("write_timeout", "10s"),
     ("unacknowledged_timeout", "20s"),
-    ("notsent_lowat_bytes", "16KiB"),
+    ("notsent_lowat_bytes", "4KiB"),
     ("send_buffer_bytes", "256KiB"),
     ("write_bytes_max", "64KiB"),
     ("walk_slice", "256"),

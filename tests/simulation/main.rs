@@ -61,6 +61,8 @@ fn run(seed: u64, profile: Profile, planted: Option<Fault>, keeps_lines: bool) -
     })
 }
 
+/// Runs of each profile beside the other tests; CI makes ten thousand more of each (`.ci/simulate`).
+const RUNS: u64 = 100;
 /// Seeds that fail before a run of many gives up.
 const FAILURES_MAX: usize = 10;
 
@@ -107,17 +109,17 @@ fn runs(name: &'static str, profile: Profile, count: u64) {
 
 #[test]
 fn over_a_bad_net_every_client_ends_where_an_unstalled_one_does() {
-    runs("over_a_bad_net", BAD_NET, 600);
+    runs("over_a_bad_net", BAD_NET, RUNS);
 }
 
 #[test]
 fn a_queue_that_forgets_takes_nothing_from_clients() {
-    runs("a_queue_that_forgets", FORGETFUL, 600);
+    runs("a_queue_that_forgets", FORGETFUL, RUNS);
 }
 
 #[test]
 fn when_all_fails_at_once_every_hole_is_told() {
-    runs("when_all_fails", ALL_AT_ONCE, 600);
+    runs("when_all_fails", ALL_AT_ONCE, RUNS);
 }
 
 /// Method: each fault is planted into some runs; where it strikes and the run has use for it, the run must fail.

@@ -74,7 +74,8 @@ pub struct FeedReport {
 /// The node's memory.
 #[derive(Debug, Serialize)]
 pub struct Memory {
-    /// Growth beside stalled ones, bytes a second.
+    /// Growth beside stalled ones, bytes a second, less that of `ws_outbox_bytes`: kept publications that somebody is owed
+    /// must be remembered, once a core.
     pub slope: f64,
     /// What counts as none: twice the standard errors of both phases' slopes, and the slope of the live ones alone.
     pub noise: f64,
@@ -125,7 +126,7 @@ pub(super) fn make(args: &SlowArgs, outcome: Outcome) -> SlowReport {
     let errors = alone.resident.error.hypot(beside.resident.error);
     let level = |phase: &PhaseReport| f64::midpoint(phase.resident.from, phase.resident.to);
     let memory = Memory {
-        slope: beside.resident.slope,
+        slope: beside.resident.slope - beside.outbox.slope,
         noise: (2.0 * errors + alone.resident.slope.abs()).max(SLOPE_FLOOR),
         per_stalled_bytes: (level(beside) - level(alone)) / args.stalled.max(1) as f64,
         outbox_bytes: metrics.sum("ws_outbox_bytes", "") as u64,

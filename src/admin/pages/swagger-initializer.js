@@ -4,7 +4,8 @@
 const field = (id) => document.getElementById(id);
 
 async function read(path) {
-  const answer = await fetch(path, { cache: "no-store" });
+  // Not relative: the address may hold credentials, which fetch does not take.
+  const answer = await fetch(location.origin + path, { cache: "no-store" });
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.json();
 }
@@ -38,8 +39,26 @@ const noAuthorizing = () => {
   return { wrapComponents: { authorizeBtn: nothing, AuthorizeBtnContainer: nothing, authorizeOperationBtn: nothing } };
 };
 
+// Swagger UI takes lines of JSON for one JSON value: it would send an example of them as a quoted string, and call an
+// answer of more than one unreadable.
+const LINES = "application/x-ndjson";
+const rawLines = () => ({
+  wrapComponents: {
+    responseBody: (Original, { React }) => (props) => {
+      const isLines = props.contentType?.startsWith(LINES);
+      return React.createElement(Original, isLines ? { ...props, contentType: "text/plain" } : props);
+    },
+  },
+  afterLoad() {
+    const samples = this.fn.jsonSchema202012;
+    const whole = samples.getJsonSampleSchema;
+    samples.getJsonSampleSchema = (schema, config, type, example) =>
+      type === LINES && typeof example === "string" ? example : whole(schema, config, type, example);
+  },
+});
+
 async function start() {
-  const [config, spec] = await Promise.all([read("config.json"), read("/openapi.json")]);
+  const [config, spec] = await Promise.all([read("/swagger/config.json"), read("/openapi.json")]);
   if (config.api) spec.servers = [{ url: config.api, description: "This node" }];
   field("pid").value ||= config.demo?.pid ?? "";
   field("secret").value ||= config.demo?.secret ?? "";
@@ -48,7 +67,7 @@ async function start() {
     dom_id: "#swagger-ui",
     layout: "BaseLayout",
     presets: [SwaggerUIBundle.presets.apis],
-    plugins: [noAuthorizing],
+    plugins: [noAuthorizing, rawLines],
     requestInterceptor: interceptor(spec, config),
     deepLinking: true,
     displayRequestDuration: true,

@@ -50,7 +50,11 @@ pub(super) fn of(path: &str, route: Route) -> Operation {
         Route::Health(Url::Ready) => ready(),
         Route::Health(_) => health(),
     };
-    with_refusals(operation, &ANY).operation_id(Some(operation_id(path))).build()
+    let mut operation = with_refusals(operation, &ANY).operation_id(Some(operation_id(path))).build();
+    if let (Some(summary), Some(rest)) = (&mut operation.summary, path.strip_prefix("/v1/push")) {
+        *summary = format!("{summary} (alias of /ws/push{rest})");
+    }
+    operation
 }
 
 /// `post /v1/push` is `v1_push`: a path has one method.
@@ -78,7 +82,7 @@ fn push() -> OperationBuilder {
     let operation = operation(
         "push",
         "Push to an audience",
-        "Everything may stand in the query or in the body, which is a form or JSON; each is given once. `/v1/push` is an alias.",
+        "Everything may stand in the query or in the body, which is a form or JSON; each is given once.",
     );
     let body = body::<Push, PushForm>(json!({"tags": ["demo"], "data": {"hello": 1}}));
     let accepted = success::<Accepted>("The queue has accepted the push.", Some(json!({"id": "5f3a9c21-7"})));
@@ -90,7 +94,7 @@ fn push_batch() -> OperationBuilder {
         "push",
         "Push many times",
         "A JSON push in every line (`Push` below), and one line of the answer for each line that is not blank, in order. \
-         The request is signed as a whole. A line that is refused does not hurt the others. `/v1/push/batch` is an alias.",
+         The request is signed as a whole. A line that is refused does not hurt the others.",
     );
     let lines = "{\"tags\":[\"demo\"],\"data\":{\"hello\":1}}\n{\"uids\":[\"demo\"],\"data\":\"hello\"}\n";
     let answers = "{\"code\":1,\"msg\":\"success\",\"payload\":{\"id\":\"5f3a9c21-8\"}}\n\
@@ -177,7 +181,10 @@ fn parameters<T: ToSchema>(operation: OperationBuilder) -> OperationBuilder {
 fn parameter(name: String, mut schema: RefOr<Schema>) -> Parameter {
     let description = match &mut schema {
         RefOr::Ref(reference) => std::mem::take(&mut reference.description),
-        RefOr::T(Schema::Object(object)) => object.description.take().unwrap_or_default(),
+        RefOr::T(Schema::Object(object)) => {
+            object.example = None;
+            object.description.take().unwrap_or_default()
+        }
         RefOr::T(_) => String::new(),
     };
     let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);

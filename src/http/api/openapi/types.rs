@@ -6,9 +6,12 @@
 
 #[cfg(test)]
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 
-use super::words::{Flag, Name, NameList, Names, PageSize, Payload, Short, TagList, Tags};
+use super::words::{Flag, Name, NameList, Names, PageSize, Payload, Short, TagList, Tags, shown};
 
 /// A push: the parts of its audience that are given are intersected, and exactly one tag alone makes it a publication,
 /// which gets an `id` that subscribers see, is remembered and can be resumed.
@@ -54,14 +57,14 @@ pub(super) struct PushForm {
     /// Connections.
     #[schema(required = false)]
     cids: NameList,
-    /// Whoever is subscribed to one of these tags.
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = demo_tags)]
     tags: TagList,
     /// Kinds of device.
     #[schema(required = false)]
     devices: NameList,
     /// What is delivered: JSON as it stands, other text as a JSON string. It must be given, in the query or in the body.
-    data: Option<String>,
+    #[schema(required = false, example = r#"{"hello":1}"#)]
+    data: String,
     /// The whole project; only without any other part of an audience.
     #[schema(required = false)]
     all: Flag,
@@ -74,6 +77,10 @@ pub(super) struct PushForm {
     /// The second push with this key within its window is answered as the first was, and delivered once.
     #[schema(required = false)]
     idempotency_key: Short,
+}
+
+fn demo_tags() -> RefOr<Schema> {
+    shown::<TagList>("demo", "Whoever is subscribed to one of these tags.")
 }
 
 /// Which connections are closed (4410).
@@ -103,8 +110,7 @@ pub(super) struct Kick {
 #[derive(ToSchema)]
 #[schema(example = json!({"uids": "nobody"}))]
 pub(super) struct KickForm {
-    /// Users.
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = no_users)]
     uids: NameList,
     /// Connections.
     #[schema(required = false)]
@@ -118,6 +124,10 @@ pub(super) struct KickForm {
     /// The whole project; only without any other part of an audience.
     #[schema(required = false)]
     all: Flag,
+}
+
+fn no_users() -> RefOr<Schema> {
+    shown::<NameList>("nobody", "Users.")
 }
 
 /// What proves who calls; always in the query.

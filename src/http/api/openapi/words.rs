@@ -71,10 +71,10 @@ words! {
     Tag []: string(one(TAG), "1 to 128 bytes of `A-Z a-z 0-9 _ . : @ / -`").examples([json!("demo")]);
     Names [Name]: array_or_list("Name", NAME);
     Tags [Tag]: array_or_list("Tag", TAG);
-    NameList []: string(comma_list(NAME), "Names with commas between them; empty is as good as left out");
-    TagList []: string(comma_list(TAG), "Tags with commas between them; empty is as good as left out");
-    Flag []: text("Empty is `false`").enum_values(Some(["true", "1", "false", "0", ""]));
-    Short []: text("At most 256 bytes; empty is as good as left out").max_length(Some(AFFAIR_ID_BYTES_MAX));
+    NameList []: string(comma_list(NAME), "Names with commas between them; empty is as good as left out").default(Some(json!("")));
+    TagList []: string(comma_list(TAG), "Tags with commas between them; empty is as good as left out").default(Some(json!("")));
+    Flag []: text("Empty is `false`").enum_values(Some(["", "true", "false", "1", "0"])).default(Some(json!("")));
+    Short []: text("At most 256 bytes; empty is as good as left out").max_length(Some(AFFAIR_ID_BYTES_MAX)).default(Some(json!("")));
     PageSize []: ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(1))
@@ -83,6 +83,17 @@ words! {
     Payload []: ObjectBuilder::new()
         .schema_type(SchemaType::AnyValue)
         .description(Some("Any JSON value, delivered byte for byte as it was written"));
+}
+
+/// A list with the value that a page fills into its form.
+pub(super) fn shown<T: ToSchema>(example: &str, description: &str) -> RefOr<Schema> {
+    let mut schema = T::schema();
+    if let RefOr::T(Schema::Object(object)) = &mut schema {
+        object.example = Some(json!(example));
+        object.default = None;
+        object.description = Some(description.to_owned());
+    }
+    schema
 }
 
 fn text(description: &str) -> ObjectBuilder {

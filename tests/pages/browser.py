@@ -59,6 +59,8 @@ class Pages:
         await self.browser.wait_for(f"!!{shown}?.querySelector('.response-col_status')?.innerText.trim()")
         status = await self.browser.run(f"{shown}.querySelector('.response-col_status').innerText.trim()")
         body = await self.browser.run(f"{shown}.querySelector('.response-col_description code, .response-col_description pre')?.innerText ?? ''")
+        # Closed again: the page draws everything that is open anew with every key.
+        await self.browser.run(f"{block}.querySelector('.opblock-summary-control').click()")
         return status.split()[0], body
 
     async def write(self, element, text):

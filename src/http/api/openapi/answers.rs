@@ -34,7 +34,7 @@ pub(super) const ANY: [Refusal; 10] = [
     (
         "Unavailable",
         "503",
-        "Nothing was done; try again after `Retry-After` seconds. `err`: `queue_unavailable`, `queue_full`, `stopping`, `overloaded`, and of `/ready` the node's state",
+        "Nothing was done; try again after `Retry-After` seconds. `err`: `queue_unavailable`, `stopping`, `overloaded`; of `/ready` `starting`, `queue_unavailable`, `fenced`, `draining`; of `/live` `dead`",
     ),
     ("UnknownVersion", "505", "The server speaks HTTP/1.1. `err`: `unknown_version`"),
 ];

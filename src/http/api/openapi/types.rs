@@ -43,8 +43,7 @@ pub(super) struct Push {
     /// delivered once.
     idempotency_key: Option<Short>,
     /// The project; it must be the one that signed.
-    #[schema(required = false)]
-    pid: Name,
+    pid: Option<Name>,
 }
 
 /// A push in a query or form.
@@ -102,8 +101,7 @@ pub(super) struct Kick {
     /// The whole project; only without any other part of an audience.
     all: Option<bool>,
     /// The project; it must be the one that signed.
-    #[schema(required = false)]
-    pid: Name,
+    pid: Option<Name>,
 }
 
 /// Which connections are closed, in a query or form.

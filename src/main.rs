@@ -13,6 +13,7 @@ use ws_cluster::{
         cli::{self, Command},
         doc, show,
     },
+    http::api::openapi,
     node,
 };
 
@@ -30,8 +31,10 @@ fn main() -> ExitCode {
         }
     };
     let environment = Environment::new(std::env::vars_os());
-    if matches!(invocation.command, Command::ConfigDoc) {
-        return print(&doc::markdown());
+    match invocation.command {
+        Command::ConfigDoc => return print(&doc::markdown()),
+        Command::OpenApi => return print(&openapi::json()),
+        _ => {}
     }
     match Config::load(&invocation.flags, &environment) {
         Ok(loaded) => run(&invocation.command, loaded),
@@ -54,7 +57,7 @@ fn run(command: &Command, loaded: Loaded) -> ExitCode {
             }
             print(&show::effective(&loaded.config, &loaded.origins))
         }
-        Command::ConfigDoc => ExitCode::SUCCESS,
+        Command::ConfigDoc | Command::OpenApi => ExitCode::SUCCESS,
     }
 }
 

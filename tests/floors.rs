@@ -49,7 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("chrono", &["clock"]),
     ("clap", &["config", "main"]),
     ("crc32fast", &["protocol"]),
-    ("data_encoding", &["protocol", "http", "config", "node", "main"]),
+    ("data_encoding", &["protocol", "http", "admin", "config", "node", "main"]),
     ("flate2", &["protocol"]),
     ("futures_util", &["inbox", "broker", "shard", "http", "admin", "node"]),
     ("http", &["protocol", "http", "admin"]),

@@ -11,7 +11,7 @@ use std::{
 
 use http_support::ask;
 use ws_cluster::{
-    admin::{Group, Listener, Operators, Running, start},
+    admin::{Group, Listener, Operators, Pages, Running, start},
     health::{Health, State},
     limits::HttpLimits,
     metrics::{
@@ -38,6 +38,7 @@ fn fixture(groups: Vec<Group>, token: Option<&str>) -> Fixture {
         limits: HttpLimits::default(),
         registry: registry.clone(),
         health: health.clone(),
+        pages: Pages::default(),
     });
     Fixture { address, registry, health, running: running.expect("the thread starts") }
 }

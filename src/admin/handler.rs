@@ -5,12 +5,17 @@
 
 use std::sync::Arc;
 
+use data_encoding::BASE64;
 use http::{
     HeaderValue, Method, StatusCode,
     header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
 };
 
-use super::{latency, scrape::Scrape};
+use super::{
+    latency,
+    pages::{self, Pages},
+    scrape::Scrape,
+};
 use crate::{
     health::Health,
     http::{self as server, Fault, Head, Preview, Request, Response},
@@ -36,6 +41,7 @@ pub(super) struct Handler {
     registry: Registry,
     scrape: Scrape,
     health: Arc<Health>,
+    pages: Arc<Pages>,
 }
 
 const UNAUTHORIZED: Fault =
@@ -45,8 +51,14 @@ const NOT_ALLOWED: Fault =
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is read with GET");
 
 impl Handler {
-    pub(super) fn new(groups: Vec<Group>, token: Option<Arc<Secret>>, registry: Registry, health: Arc<Health>) -> Self {
-        Self { groups, token, scrape: Scrape::new(registry.clone(), health.clone()), registry, health }
+    pub(super) fn new(
+        groups: Vec<Group>,
+        token: Option<Arc<Secret>>,
+        registry: Registry,
+        health: Arc<Health>,
+        pages: Arc<Pages>,
+    ) -> Self {
+        Self { groups, token, scrape: Scrape::new(registry.clone(), health.clone()), registry, health, pages }
     }
 
     /// The route of a path that this listener serves.
@@ -58,21 +70,25 @@ impl Handler {
             "/" => Some(Url::Index),
             "/debug/latency" if self.groups.contains(&Group::Pprof) => Some(Url::Latency),
             "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
+            pages::DOCUMENT if self.groups.contains(&Group::Swagger) => Some(Url::OpenApi),
+            path if pages::is_page(path) && self.groups.contains(&Group::Swagger) => Some(Url::Swagger),
             _ => None,
         }
     }
 
-    fn may(&self, head: &Head) -> bool {
+    fn may(&self, url: Url, head: &Head) -> bool {
         let Some(token) = &self.token else { return true };
         let given = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let (scheme, given) = given.split_at_checked(b"Bearer ".len()).unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"Bearer ") && equal_in_constant_time(given, token.expose())
+        if let Some(given) = after_scheme(given, b"Bearer ") {
+            return equal_in_constant_time(given, token.expose());
+        }
+        let password = after_scheme(given, b"Basic ").filter(|_| is_for_browsers(url)).and_then(password_of);
+        password.is_some_and(|given| equal_in_constant_time(&given, token.expose()))
     }
 
     fn index(&self) -> Response {
-        let links = ["/live", "/ready", "/health", "/metrics", "/debug/latency"]
-            .into_iter()
-            .filter(|path| self.route(path).is_some());
+        let links = ["/live", "/ready", "/health", "/metrics", "/debug/latency", pages::INDEX, pages::DOCUMENT];
+        let links = links.into_iter().filter(|path| self.route(path).is_some());
         let links: String = links.map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
         let page = format!("<!doctype html><title>ws-cluster</title><h1>ws-cluster</h1><ul>{links}</ul>");
         Response::new(StatusCode::OK, "text/html; charset=utf-8", page)
@@ -89,8 +105,9 @@ impl server::Handler for Handler {
         if matches!(url, Url::Live | Url::Ready | Url::Health) {
             return Preview::accept_always(url);
         }
-        if !self.may(head) {
-            let challenge = HeaderValue::from_static("Bearer");
+        if !self.may(url, head) {
+            let challenge =
+                HeaderValue::from_static(if is_for_browsers(url) { "Basic realm=\"operators\"" } else { "Bearer" });
             return Preview::answer(url, Response::from(UNAUTHORIZED).with(WWW_AUTHENTICATE, challenge));
         }
         Preview::accept(url)
@@ -101,9 +118,29 @@ impl server::Handler for Handler {
             Some(Url::Metrics) => self.scrape.response(),
             Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
+            Some(Url::OpenApi | Url::Swagger) => self.pages.response(&request.head),
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
         }
     }
+}
+
+/// Whether a route only shows pages: a browser asks for their token itself, as the password of any user name. What is
+/// sent along by a browser unasked must open nothing that changes the node.
+fn is_for_browsers(url: Url) -> bool {
+    matches!(url, Url::OpenApi | Url::Swagger)
+}
+
+/// What follows a scheme's name (RFC 9110 §11.1: in any case).
+fn after_scheme<'a>(given: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (found, rest) = given.split_at_checked(scheme.len())?;
+    found.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// The password of `Basic` credentials (RFC 7617).
+fn password_of(given: &[u8]) -> Option<Vec<u8>> {
+    let pair = BASE64.decode(given).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

@@ -19,7 +19,10 @@ use futures_util::{
 };
 use monoio::net::TcpListener;
 
-use super::handler::{Group, Handler};
+use super::{
+    handler::{Group, Handler},
+    pages::Pages,
+};
 use crate::{
     health::Health,
     http::{Server, listen},
@@ -50,6 +53,8 @@ pub struct Operators {
     pub registry: Registry,
     /// The node's health.
     pub health: Arc<Health>,
+    /// What the API's pages are told.
+    pub pages: Pages,
 }
 
 /// The running thread.
@@ -113,11 +118,11 @@ fn run(operators: Operators, stop: &Stop) {
 }
 
 async fn serve(operators: Operators, stop: &Stop) {
-    let Operators { listeners, token, limits, registry, health } = operators;
+    let Operators { listeners, token, limits, registry, health, pages } = operators;
     let counters = registry.register("operators");
-    let token = token.map(Arc::new);
+    let (token, pages) = (token.map(Arc::new), Arc::new(pages));
     let accepting = listeners.into_iter().filter_map(|listener| {
-        let handler = Handler::new(listener.groups, token.clone(), registry.clone(), health.clone());
+        let handler = Handler::new(listener.groups, token.clone(), registry.clone(), health.clone(), pages.clone());
         let server = Server::new(handler, limits.clone(), counters.clone());
         match TcpListener::from_std(listener.socket) {
             Ok(socket) => Some(listen(socket, server)),

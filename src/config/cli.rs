@@ -32,6 +32,8 @@ pub enum Command {
     SignPush(SignPush),
     /// Prints the effective configuration, if it is a good one.
     Check,
+    /// Prints the HTTP API as an OpenAPI document.
+    OpenApi,
     /// Prints the reference of all keys.
     ConfigDoc,
 }
@@ -61,6 +63,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
             }
             None => unreachable!("clap asks for one"),
         },
+        Some(("openapi", _)) => Command::OpenApi,
         Some(_) => Command::ConfigDoc,
         None => Command::Serve,
     };
@@ -96,6 +99,7 @@ fn command() -> Clap {
         .arg_required_else_help(true)
         .subcommands([with_keys(sign_connect, false), with_keys(sign_push, false)]);
     let check = Clap::new("check").about("Validates the configuration and prints the effective one, secrets starred");
+    let openapi = Clap::new("openapi").about("Prints the HTTP API as an OpenAPI 3.1 document (JSON)");
     let reference = Clap::new("config-doc").hide(true).about("Prints the reference of all keys as Markdown");
     with_keys(Clap::new("ws-cluster"), true)
         .version(env!("CARGO_PKG_VERSION"))
@@ -104,7 +108,7 @@ fn command() -> Clap {
             "Every flag is also an environment variable (WS_NODE, WS_HTTP_PORT, …) and a key of the file; flags win over the \
              environment, the environment over the file. docs/config.md is the reference.",
         )
-        .subcommands([sign, with_keys(check, false), reference.alias("config_doc")])
+        .subcommands([sign, with_keys(check, false), openapi, reference.alias("config_doc")])
 }
 
 /// Adds a flag for every key; the bounds show only in the long help, and none of them where `told` is false.

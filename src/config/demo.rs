@@ -7,14 +7,12 @@ use super::{
     sign::{SignConnect, SignPush, reachable},
     values::Env,
 };
+use crate::model::{Pid, project::Secret};
 
 /// The lines to print once the listeners are bound, signed at `now` (since the Unix epoch). Nothing outside of dev, and
 /// nothing when the file has put another project in the demo's place: its secret is not ours to show.
 pub fn try_it(config: &Config, ws: Option<SocketAddr>, http: Option<SocketAddr>, now: Duration) -> Option<String> {
-    let is_demo = |secret: &[u8]| secret == DEMO_SECRET.as_bytes();
-    let project = config.projects.get(DEMO_PID).filter(|_| config.env == Env::Dev)?;
-    project.secrets.iter().find(|secret| is_demo(secret.expose()))?;
-
+    credentials(config)?;
     let local = |address: SocketAddr| SocketAddr::new(reachable(address.ip()), address.port()).to_string();
     let connect = ws.and_then(|address| connect(local(address)).url(config, now).ok());
     let push = http.and_then(|address| push(local(address)).command(config, now).ok());
@@ -26,6 +24,13 @@ pub fn try_it(config: &Config, ws: Option<SocketAddr>, http: Option<SocketAddr>,
         }
     }
     Some(text)
+}
+
+/// The demo project and its secret, where they may be shown: in dev, unless the file has put another project in its place.
+pub fn credentials(config: &Config) -> Option<(Pid, Secret)> {
+    let project = config.projects.get(DEMO_PID).filter(|_| config.env == Env::Dev)?;
+    let secret = project.secrets.iter().find(|secret| secret.expose() == DEMO_SECRET.as_bytes())?;
+    Some((project.pid.clone(), secret.clone()))
 }
 
 fn connect(addr: String) -> SignConnect {

@@ -165,7 +165,8 @@ static NODE: &[Section] = &[
                  than in a flag, which every user of the machine can read."),
             Key::word("metrics_port", PORT, |c| &mut c.metrics_port).is("The metrics listener's port. The operators' three may share one; they cannot share one with the others."),
             Key::word("pprof_port", PORT, |c| &mut c.pprof_port).is("The port of profiles and of `/admin`."),
-            Key::word("swagger_port", PORT, |c| &mut c.swagger_port).is("Swagger UI's port."),
+            Key::word("swagger_port", PORT, |c| &mut c.swagger_port)
+                .is("The port of the API's pages (`/swagger/index.html`) and of its description (`/openapi.json`). While it is on, the API lets scripts of these pages read its answers (CORS)."),
             Key::word("trusted_proxies", "list of networks (`10.0.0.0/8`); commas in a flag", |c| &mut c.trusted_proxies)
                 .is("Proxies whose `X-Forwarded-For` is believed when connections are counted by address. Not active yet: a warning at the start.")
                 .extremes(

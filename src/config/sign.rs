@@ -16,7 +16,7 @@ use crate::{
 /// How long a connect URL is good that was asked for without a time.
 const CONNECT_TTL: Duration = Duration::from_secs(3600);
 /// How long a push is good that was asked for without a time.
-const PUSH_TTL: Duration = Duration::from_secs(300);
+pub const PUSH_TTL: Duration = Duration::from_secs(300);
 
 /// What a connect URL is asked for.
 #[derive(Args, Clone, Debug)]

@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::IpAddr};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING},
 };
 
 use crate::health::Health;
@@ -32,6 +32,14 @@ impl Head {
     /// The target's query as written; empty if there is none.
     pub fn query(&self) -> &str {
         self.uri.query().unwrap_or("")
+    }
+
+    /// The host that the request was sent to, without a port; nothing unless it is a plain name or address.
+    pub fn host(&self) -> Option<&str> {
+        let host = self.headers.get(HOST)?.to_str().ok()?;
+        let host = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(host, _)| host);
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        (!host.is_empty() && host.bytes().all(plain)).then_some(host)
     }
 
     /// Whether the head announces no body.

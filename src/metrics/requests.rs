@@ -67,6 +67,10 @@ labels!(
         Metrics => "/metrics",
         /// How old pushes are at each stage.
         Latency => "/debug/latency",
+        /// The API's description.
+        OpenApi => "/openapi.json",
+        /// The API's pages.
+        Swagger => "/swagger",
         /// The operators' index.
         Index => "/",
         /// Nothing that is served.
@@ -78,8 +82,8 @@ labels!(
 pub const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 
 /// The statuses that have a label of their own; any other is `other`.
-pub const CODES: [u16; 20] =
-    [101, 200, 400, 401, 403, 404, 405, 408, 413, 414, 415, 417, 426, 429, 431, 500, 501, 503, 505, 0];
+pub const CODES: [u16; 21] =
+    [101, 200, 302, 400, 401, 403, 404, 405, 408, 413, 414, 415, 417, 426, 429, 431, 500, 501, 503, 505, 0];
 
 /// All series of one thread.
 #[derive(Debug, Default)]

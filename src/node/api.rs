@@ -4,7 +4,10 @@ use std::{rc::Rc, sync::Arc};
 
 use crate::{
     health::Health,
-    http::{Server, api::Api},
+    http::{
+        Server,
+        api::{Api, PageOrigin},
+    },
     inbox::ExchangeLink,
     limits::Limits,
     metrics::Counters,
@@ -26,6 +29,8 @@ pub(super) struct ApiParts {
     pub stage_latency: bool,
     /// Where traces go.
     pub traces: Traces,
+    /// Where the node's own pages are, if they are on.
+    pub pages: Option<PageOrigin>,
 }
 
 impl ApiParts {
@@ -34,7 +39,7 @@ impl ApiParts {
         let http = self.limits.http.clone();
         let stamper = Stamper::new(self.traces, self.stage_latency, counters.clone());
         let api = Api::new(link, self.projects, self.limits, counters.clone(), self.health, stamper);
-        Server::new(api, http, counters)
+        Server::new(api.open_to(self.pages), http, counters)
     }
 }
 

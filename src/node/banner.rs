@@ -36,7 +36,8 @@ pub(super) fn public_address(config: &Config, bound: &[Bound]) -> String {
     config.public_addr.clone().or_else(own).unwrap_or_default()
 }
 
-fn address_of(bound: &[Bound], group: Group) -> Option<SocketAddr> {
+/// Where a group listens, if it does.
+pub(super) fn address_of(bound: &[Bound], group: Group) -> Option<SocketAddr> {
     bound.iter().find(|bound| bound.groups.contains(&group)).map(|bound| bound.address)
 }
 

@@ -22,6 +22,7 @@ use crate::{
     config::{self, Config, Group, QueueKind},
     exchange::{Exchange, ExchangeRules, ExchangeSettings},
     health::Health,
+    http::api::PageOrigin,
     hub::HubSettings,
     inbox::Mailbox,
     limits::TRACE_FLUSH_TIMEOUT,
@@ -165,6 +166,11 @@ fn bind(config: &Config, cores: u8) -> io::Result<Vec<Bound>> {
 
 fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Running> {
     let mut listeners = Vec::new();
+    let pages = admin::Pages {
+        api: banner::address_of(bound, Group::Http),
+        exp: config::sign::PUSH_TTL.min(shared.config.limits.opening.sign_horizon_push),
+        demo: config::demo::credentials(&shared.config),
+    };
     for bound in bound.iter_mut().filter(|bound| bound.groups.iter().all(|group| group.is_for_operators())) {
         let groups = bound.groups.iter().map(|group| match group {
             Group::Pprof => admin::Group::Pprof,
@@ -180,6 +186,7 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
         limits: shared.config.limits.http.clone(),
         registry: shared.registry.clone(),
         health: shared.health.clone(),
+        pages,
     })
 }
 
@@ -192,6 +199,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
         bytes => bytes,
     };
     let limits = Arc::new(config.limits.clone());
+    let pages_at = banner::address_of(bound, Group::Swagger);
     let mut driven = None;
     for core in 0..*cores {
         let mut take = |wanted: &[Group]| -> Vec<TcpListener> {
@@ -214,6 +222,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 health: shared.health.clone(),
                 stage_latency: config.stage_latency,
                 traces: shared.traces.clone(),
+                pages: pages_at.map(PageOrigin::new),
             },
             admission: admission.clone(),
             counters: shared.registry.register(&core.to_string()),

@@ -16,7 +16,7 @@ use ring::{digest, hmac};
 use ws_cluster::{
     clock,
     health::Health,
-    http::api::Api,
+    http::api::{Api, PageOrigin},
     inbox::{ExchangeLink, Mailbox},
     limits::Limits,
     metrics::Counters,
@@ -46,6 +46,11 @@ pub struct Fixture {
 
 /// Serves projects `1` and `2` with the same secrets.
 pub fn fixture(limits: Limits) -> Fixture {
+    fixture_with_pages(limits, None)
+}
+
+/// The same, open to the scripts of pages that are there.
+pub fn fixture_with_pages(limits: Limits, pages: Option<SocketAddr>) -> Fixture {
     let (tell, questions) = sync_channel(1024);
     let (release, health) = (Arc::<AtomicBool>::default(), Health::new(7));
     let (releasing, healthy) = (release.clone(), health.clone());
@@ -54,6 +59,7 @@ pub fn fixture(limits: Limits) -> Fixture {
         let link = ExchangeLink::new(0, mailbox.clone());
         let stamper = Stamper::new(Traces::default(), true, counters.clone());
         let api = Api::new(link.clone(), projects(), limits, counters.clone(), healthy, stamper);
+        let api = api.open_to(pages.map(PageOrigin::new));
         (api, Rc::new(Exchange { link, tell, releasing }).run(mailbox))
     });
     Fixture { address: served.address, counters: served.counters, health, release, questions }

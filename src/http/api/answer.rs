@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     http::message::{error_json, json_string},
@@ -58,24 +59,37 @@ fn publication(text: &mut Vec<u8>, published: &Published) {
     text.push(b'}');
 }
 
-#[derive(Serialize)]
-struct OnlinePage<'a> {
+/// A page of users.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OnlinePage<'a> {
+    /// Sorted by `uid`.
     users: Vec<OnlineUser<'a>>,
+    /// The `cursor` of the next page; `null` on the last one.
+    #[schema(required = true)]
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A user with its connections.
+#[derive(Serialize, ToSchema)]
 struct OnlineUser<'a> {
+    /// The user.
     uid: &'a str,
+    /// At least one.
+    #[schema(min_items = 1)]
     connections: Vec<OnlineClient<'a>>,
 }
 
-#[derive(Serialize)]
+/// A connection of a user.
+#[derive(Serialize, ToSchema)]
 struct OnlineClient<'a> {
+    /// The connection.
     cid: String,
+    /// The node that holds it.
     node: u16,
+    /// Its kind of device, if it has named one.
+    #[schema(required = true)]
     device: Option<&'a str>,
-    /// Unix milliseconds.
+    /// When it was opened, Unix milliseconds.
     since: u64,
 }
 

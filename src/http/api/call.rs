@@ -90,7 +90,10 @@ pub(super) fn check_pid(pid: &Pid, body: &[u8]) -> Result<(), Fault> {
     }
     match serde_json::from_slice::<Named<'_>>(body) {
         Ok(Named { pid: Some(named) }) if *named != **pid => Err(OTHER_PROJECT),
-        // What is no JSON, or no text, is told so by who reads the rest.
+        Err(error) if error.is_data() && body.trim_ascii_start().starts_with(b"{") => {
+            Err(bad_field("pid", "a string, given once"))
+        }
+        // What is no JSON object is told so by who reads the rest.
         _ => Ok(()),
     }
 }

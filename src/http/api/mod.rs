@@ -9,6 +9,8 @@
 
 mod answer;
 mod call;
+pub mod openapi;
+mod origin;
 mod push;
 mod read;
 mod route;
@@ -19,6 +21,7 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc};
 use http::StatusCode;
 use monoio::time::timeout;
 
+pub use self::origin::PageOrigin;
 use self::{
     call::Call,
     route::{NOT_FOUND, Route},
@@ -47,6 +50,7 @@ pub struct Api {
     health: Arc<Health>,
     throttle: RefCell<Throttle>,
     stamper: Stamper,
+    pages: Option<PageOrigin>,
 }
 
 impl Api {
@@ -60,7 +64,14 @@ impl Api {
         stamper: Stamper,
     ) -> Self {
         let throttle = RefCell::new(Throttle::new(limits.opening.failed_credentials_per_minute));
-        Self { link, projects: RefCell::new(projects), limits, counters, health, throttle, stamper }
+        Self { link, projects: RefCell::new(projects), limits, counters, health, throttle, stamper, pages: None }
+    }
+
+    /// Lets scripts of these pages read its answers.
+    #[must_use]
+    pub fn open_to(mut self, pages: Option<PageOrigin>) -> Self {
+        self.pages = pages;
+        self
     }
 
     /// From now on these projects may call.
@@ -105,10 +116,14 @@ fn refused(refusal: Refusal) -> Fault {
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, refusal.err(), refusal.message())
 }
 
-impl Handler for Api {
-    fn preview(&self, head: &Head) -> Preview {
+impl Api {
+    /// What can be said before the body is read.
+    fn judge(&self, head: &Head) -> Preview {
         let Some(route) = Route::of(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
         let url = route.url();
+        if let Some(response) = self.pages.and_then(|pages| pages.preflight(head, route.methods())) {
+            return Preview::answer(url, response);
+        }
         if let Err(response) = route.check_method(&head.method) {
             return Preview::answer(url, response);
         }
@@ -124,18 +139,37 @@ impl Handler for Api {
         }
     }
 
-    async fn handle(&self, request: Request) -> Response {
+    async fn respond(&self, request: &Request) -> Response {
         let path = request.head.path();
         let Some(route) = Route::of(path) else { return NOT_FOUND.into() };
         if let Route::Health(_) = route {
             return health_response(&self.health, path).unwrap_or_else(|| NOT_FOUND.into());
         }
-        self.answer(route, &request).await.unwrap_or_else(|fault| {
+        self.answer(route, request).await.unwrap_or_else(|fault| {
             let pushes = matches!(route, Route::Push | Route::PushBatch);
             if pushes && fault.status.is_client_error() {
                 self.counters.inc(Count::PushesInvalid);
             }
             fault.into()
         })
+    }
+
+    fn open(&self, head: &Head, response: Response) -> Response {
+        match self.pages {
+            Some(pages) => pages.open(head, response),
+            None => response,
+        }
+    }
+}
+
+impl Handler for Api {
+    fn preview(&self, head: &Head) -> Preview {
+        let preview = self.judge(head);
+        Preview { answer: preview.answer.map(|response| self.open(head, response)), ..preview }
+    }
+
+    async fn handle(&self, request: Request) -> Response {
+        let response = self.respond(&request).await;
+        self.open(&request.head, response)
     }
 }

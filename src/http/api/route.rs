@@ -72,13 +72,19 @@ impl Route {
 
     /// State is changed by POST only, and read by GET.
     pub(super) fn check_method(self, method: &Method) -> Result<(), Response> {
-        let (allowed, allow) = match self {
-            Route::Push | Route::PushBatch | Route::Kick => (*method == Method::POST, "POST"),
-            Route::Online | Route::Tag | Route::Health(_) => {
-                (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD")
-            }
-        };
-        if allowed { Ok(()) } else { Err(Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(allow))) }
+        let methods = self.methods();
+        if methods.split(", ").any(|allowed| method == allowed) {
+            return Ok(());
+        }
+        Err(Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(methods)))
+    }
+
+    /// The methods that it takes, with commas.
+    pub(super) fn methods(self) -> &'static str {
+        match self {
+            Route::Push | Route::PushBatch | Route::Kick => "POST",
+            Route::Online | Route::Tag | Route::Health(_) => "GET, HEAD",
+        }
     }
 
     /// How the body is written, going by what the head says of it.

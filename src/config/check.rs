@@ -42,6 +42,7 @@ pub fn check(config: &Config, origins: &Origins) -> Result<Vec<String>, ConfigEr
     RELATIONS.iter().try_for_each(|(small, large, why)| check.relation(small, large, why))?;
     check.listeners()?;
     check.queue()?;
+    check.demo()?;
     check.prod()?;
     check.opening()?;
     Ok(check.warnings())
@@ -134,6 +135,18 @@ impl Check<'_> {
             return Err(self.refuse("redis_url", "is not used by queue = memory (default); give queue = redis too"));
         }
         Ok(())
+    }
+
+    fn demo(&self) -> Result<(), ConfigError> {
+        if !self.config.demo || self.config.has_demo() || !self.is_given("demo") {
+            return Ok(());
+        }
+        let reason = if [self.config.ws_port, self.config.http_port].contains(&Port::Off) {
+            "needs both ws_port and http_port"
+        } else {
+            "needs the demo project with its built-in secret, which prod and a project of the same pid in the file take away"
+        };
+        Err(self.refuse("demo", reason))
     }
 
     fn prod(&self) -> Result<(), ConfigError> {

@@ -69,6 +69,8 @@ labels!(
         Latency => "/debug/latency",
         /// The operators' index.
         Index => "/",
+        /// The demo page and what belongs to it.
+        Demo => "/demo",
         /// Nothing that is served.
         Other => "other",
     }

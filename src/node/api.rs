@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use crate::{
     health::Health,
-    http::{Server, api::Api},
+    http::{Server, api::Api, demo::Demo},
     inbox::ExchangeLink,
     limits::Limits,
     metrics::Counters,
@@ -26,6 +26,8 @@ pub(super) struct ApiParts {
     pub stage_latency: bool,
     /// Where traces go.
     pub traces: Traces,
+    /// The demo page, if there is one.
+    pub demo: Option<Demo>,
 }
 
 impl ApiParts {
@@ -34,6 +36,7 @@ impl ApiParts {
         let http = self.limits.http.clone();
         let stamper = Stamper::new(self.traces, self.stage_latency, counters.clone());
         let api = Api::new(link, self.projects, self.limits, counters.clone(), self.health, stamper);
+        let api = api.with_demo(self.demo);
         Server::new(api, http, counters)
     }
 }

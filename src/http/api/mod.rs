@@ -25,6 +25,7 @@ use self::{
     throttle::Throttle,
 };
 use super::{
+    demo::Demo,
     message::{Fault, Head, Request, Response, health_response},
     server::{Handler, Preview},
 };
@@ -47,6 +48,7 @@ pub struct Api {
     health: Arc<Health>,
     throttle: RefCell<Throttle>,
     stamper: Stamper,
+    demo: Option<Demo>,
 }
 
 impl Api {
@@ -60,7 +62,14 @@ impl Api {
         stamper: Stamper,
     ) -> Self {
         let throttle = RefCell::new(Throttle::new(limits.opening.failed_credentials_per_minute));
-        Self { link, projects: RefCell::new(projects), limits, counters, health, throttle, stamper }
+        let projects = RefCell::new(projects);
+        Self { link, projects, limits, counters, health, throttle, stamper, demo: None }
+    }
+
+    /// The same with the demo page, if there is one.
+    #[must_use]
+    pub fn with_demo(self, demo: Option<Demo>) -> Self {
+        Self { demo, ..self }
     }
 
     /// From now on these projects may call.
@@ -107,6 +116,9 @@ fn refused(refusal: Refusal) -> Fault {
 
 impl Handler for Api {
     fn preview(&self, head: &Head) -> Preview {
+        if let Some(preview) = self.demo.as_ref().and_then(|demo| demo.preview(head)) {
+            return preview;
+        }
         let Some(route) = Route::of(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
         let url = route.url();
         if let Err(response) = route.check_method(&head.method) {
@@ -125,6 +137,9 @@ impl Handler for Api {
     }
 
     async fn handle(&self, request: Request) -> Response {
+        if let Some(response) = self.demo.as_ref().and_then(|demo| demo.answer(&request.head, clock::unix_now())) {
+            return response;
+        }
         let path = request.head.path();
         let Some(route) = Route::of(path) else { return NOT_FOUND.into() };
         if let Route::Health(_) = route {

@@ -1,6 +1,7 @@
 """The demo page in a real browser: candles are drawn, updates flow, a push arrives, a dropped connection resumes.
 
-Also that nothing leaves the node's own ports, and that the page's policy would have kept it from doing so. Run by `make test`:
+Also that nothing leaves the node's own ports, that the page's policy would have kept it from doing so, and that the nodes of
+a cluster publish the demo's market once. Run by `make test`:
     target/venv/bin/python tests/demo.py target/debug/ws-cluster [FOLDER FOR PICTURES]
 The last line is `demo: N passed, N failed`.
 """
@@ -9,11 +10,14 @@ import asyncio
 import json
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from websockets.asyncio.client import connect
+
 from browser import browser
-from running import Report, get, node
+from running import DEMO_PID, DEMO_SECRET, PATIENCE, Report, free_port, get, get_json, node, process, signed_query
 
 # Columns of the chart in which the colours of rising or falling candles stand.
 COLUMNS = """(() => {
@@ -96,6 +100,46 @@ async def look(report, page, addresses, pictures):
         assert any("Content Security Policy" in complaint for complaint in page.complaints), page.complaints
 
 
+async def updates(client, count):
+    """The next bars of the demo's market."""
+    bars = []
+    while len(bars) < count:
+        message = json.loads(await asyncio.wait_for(client.recv(), PATIENCE))
+        if message.get("tag") == "kline.DEMO":
+            bars.append(message["payload"])
+    return bars
+
+
+async def look_at_cluster(report, binary, folder):
+    """Two nodes over one Redis publish the same market, each push once, and go on when the queue was away."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    flags = ["--env", "dev", "--queue", "redis", "--redis_url", f"redis://127.0.0.1:{port}/0"]
+    with ExitStack() as stack:
+        with process(command, Path(folder, "redis.log")):
+            first, second = (
+                stack.enter_context(node(binary, folder, *flags, "--node", str(number), log=f"node{number}.log"))
+                for number in (1, 2)
+            )
+            query = signed_query(DEMO_SECRET, pid=DEMO_PID, uid="watcher", type=1)
+            client = await connect(f"ws://{second['ws']}/ws/connect?{query}&tags=kline.DEMO")
+            with report.check("two nodes publish one market, once"):
+                bars = (await updates(client, 40))[1:]
+                told = [(bar["closed"], bar["at"] // 200) for bar in bars]
+                assert len(set(told)) == len(told) and [bar["time"] for bar in bars] == sorted(bar["time"] for bar in bars), told
+                query = signed_query(DEMO_SECRET, pid=DEMO_PID)
+                history = get_json(f"http://{first['http']}/v1/tags/kline.DEMO.bars?{query}")["payload"]["history"]
+                times = [publication["payload"]["time"] for publication in history]
+                assert len(times) > 200 and len(set(times)) == len(times), times
+        # The one that comes back in its place holds nothing.
+        with process(command, Path(folder, "redis.log")), report.check("the feed goes on when the queue was away"):
+            last = bars[-1]["at"]
+            while (await updates(client, 1))[0]["at"] < last + 2000:
+                pass
+            await client.close()
+            stack.close()
+
+
 async def main():
     report = Report("demo")
     binary, pictures = sys.argv[1], (sys.argv[2:] or [None])[0]
@@ -111,6 +155,7 @@ async def main():
             for path in ("/", "/demo", "/demo/sign/call", "/demo/main.js"):
                 status, answer = get(f"http://{addresses['http']}{path}")
                 assert status == 404, (path, status, answer)
+        await look_at_cluster(report, binary, folder)
     report.end()
 
 

@@ -11,7 +11,6 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from urllib.parse import urlencode
 
 from websockets.asyncio.client import connect
 
-from running import DEMO_PID, DEMO_SECRET, Report, get, get_json, node, process, signed_query, until
+from running import DEMO_PID, DEMO_SECRET, Report, free_port, get, get_json, node, process, signed_query, until
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "deploy/prometheus/prometheus.yml"
@@ -38,11 +37,6 @@ def queries(readme):
 def promtool(*arguments, text=None):
     done = subprocess.run(["promtool", *arguments], input=text, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def config(folder, addresses):

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -50,9 +51,9 @@ def until(what, condition, patience=PATIENCE, pause=0.05):
 
 
 @contextmanager
-def node(binary, folder, *flags):
-    """A node on ports of its own: its addresses by the names that it prints (`ws`, `http`, `metrics`)."""
-    log = Path(folder, "node.log")
+def node(binary, folder, *flags, log="node.log"):
+    """A node on ports of its own: its addresses by the names that it prints (`ws`, `http`, `metrics`). It must stop in good order."""
+    log = Path(folder, log)
     command = [str(Path(binary).resolve()), "--ws_host", "127.0.0.1", "--http_host", "127.0.0.1"]
     command += ["--ws_port", "0", "--http_port", "0", "--metrics_port", "0", "--pprof_port", "off", "--swagger_port", "off"]
     with process(command + list(flags), log, cwd=folder) as running:
@@ -63,6 +64,12 @@ def node(binary, folder, *flags):
             return re.search(r"^ready\b", printed, re.M) and dict(re.findall(r"^listening (\w+) (\S+)$", printed, re.M))
 
         yield until("the node is ready", addresses)
+    assert running.returncode == 0, f"the node ended with {running.returncode}:\n{log.read_text()}"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 def sign(secret, params):

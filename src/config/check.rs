@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Config,
+    Config, DEMO_PID,
     error::{ConfigError, Source},
     keys,
     listeners::{Group, Listener},
@@ -138,15 +138,18 @@ impl Check<'_> {
     }
 
     fn demo(&self) -> Result<(), ConfigError> {
-        if !self.config.demo || self.config.has_demo() || !self.is_given("demo") {
+        if !self.config.demo {
             return Ok(());
         }
-        let reason = if [self.config.ws_port, self.config.http_port].contains(&Port::Off) {
-            "needs both ws_port and http_port"
-        } else {
-            "needs the demo project with its built-in secret, which prod and a project of the same pid in the file take away"
-        };
-        Err(self.refuse("demo", reason))
+        if self.config.env == Env::Prod {
+            return Err(
+                self.refuse("demo", "signs for whoever asks, with a secret that everyone knows; env = prod refuses it")
+            );
+        }
+        if [self.config.ws_port, self.config.http_port].contains(&Port::Off) {
+            return Err(self.refuse("demo", "needs both ws_port and http_port"));
+        }
+        Ok(())
     }
 
     fn prod(&self) -> Result<(), ConfigError> {
@@ -179,6 +182,11 @@ impl Check<'_> {
         }
         if self.config.env == Env::Prod && self.config.swagger_port != Port::Off {
             warnings.push("swagger_port is on though env = prod".to_owned());
+        }
+        if self.config.demo && !self.config.has_demo() {
+            warnings.push(format!(
+                "demo is given, but the file's project {DEMO_PID:?} has a secret of its own: there is no page"
+            ));
         }
         warnings
     }

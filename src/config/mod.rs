@@ -166,8 +166,10 @@ impl Config {
             projects::apply(&mut config, file.projects, environment)?;
             tags::apply(&mut config, file.tags)?;
         }
-        demo::add_rules(&mut config);
         let origins = sources::origins(&given);
+        // Nobody asked for it: where it cannot be, it is not.
+        config.demo &= config.has_demo() || origins.contains_key("demo");
+        demo::add_rules(&mut config);
         let warnings = check::check(&config, &origins)?;
         Ok(Loaded { config, warnings, origins })
     }

@@ -60,9 +60,8 @@ pub(super) fn start(
 }
 
 fn run(mut feed: Feed, health: &Health, failed: impl Fn()) {
-    let tick_now = || clock::unix_ms() / TICK_MS;
     while health.state() != State::Draining {
-        let told = if health.state() == State::Ready { feed.tell(tick_now()) } else { Ok(()) };
+        let told = if health.state() == State::Ready { feed.tell(clock::unix_ms()) } else { Ok(()) };
         let pause = match told {
             Ok(()) => Duration::from_millis(TICK_MS - clock::unix_ms() % TICK_MS),
             Err(why) => {
@@ -85,8 +84,9 @@ struct Feed {
 }
 
 impl Feed {
-    /// Tells the market as it stands at a tick, and what has been closed since the last one.
-    fn tell(&mut self, tick: u64) -> Result<(), Failed> {
+    /// Tells the market as it stands at `now_ms` (since the Unix epoch), and what has been closed since it was last told.
+    fn tell(&mut self, now_ms: u64) -> Result<(), Failed> {
+        let tick = now_ms / TICK_MS;
         let told = self.told.take();
         if told == Some(tick) {
             self.told = told;
@@ -98,7 +98,7 @@ impl Feed {
             Some(last) => closed(last.max(oldest)..slot),
             None => self.missing(oldest..slot)?,
         };
-        lines.push(line(DEMO_TAG, &format!("demo.{tick}"), &Bar::at(tick).json(clock::unix_ms()), false));
+        lines.push(line(DEMO_TAG, &format!("demo.{tick}"), &Bar::at(tick).json(now_ms), false));
         lines.chunks(self.lines_max.max(1)).try_for_each(|lines| self.client.push(lines))?;
         self.told = Some(tick);
         Ok(())

@@ -17,7 +17,7 @@ export class Candles {
     this.#chart = createChart(element, {
       autoSize: true,
       // The page has the link to the library's makers in its foot: the logo would bring a style that its policy forbids.
-      layout: { attributionLogo: false, fontFamily: "inherit" },
+      layout: { attributionLogo: false, fontFamily: getComputedStyle(element).fontFamily },
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.06, bottom: 0.24 } },
       timeScale: { borderVisible: false, timeVisible: true, secondsVisible: true, rightOffset: 4 },

@@ -27,7 +27,7 @@ export class Meter {
     this.#value.textContent = shown(value);
     const sorted = [...this.#samples].sort((one, other) => one - other);
     const at = share => sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)];
-    this.#summary.textContent = `half within ${shown(at(0.5))} ms, 95 % within ${shown(at(0.95))} ms of the last ${sorted.length}`;
+    this.#summary.textContent = `half within ${shown(at(0.5))} ms, 95 % within ${shown(at(0.95))} ms`;
     this.#draw(Math.max(sorted.at(-1), 1));
   }
 

@@ -84,7 +84,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tracing", &["*"]),
     ("tracing_subscriber", &["node", "main"]),
     ("tungstenite", &["protocol"]),
-    ("ureq", &["traces"]),
+    ("ureq", &["node", "traces"]),
     ("utoipa", &["http"]),
     ("utoipa_swagger_ui", &["admin"]),
     ("ws_cluster_redis", &["broker", "node"]),

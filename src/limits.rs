@@ -440,6 +440,14 @@ pub const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TRACE_ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// How long a node that ends waits for its last traces to be exported.
 pub const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Closed bars that the demo's history tag holds.
+pub const DEMO_BARS_MAX: usize = 240;
+/// How long one call of the demo's feed may take.
+pub const DEMO_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause of the demo's feed after a call that failed.
+pub const DEMO_RETRY: Duration = Duration::from_secs(1);
+/// An answer that the demo's feed is willing to read, in bytes.
+pub const DEMO_ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
 

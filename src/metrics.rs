@@ -174,6 +174,8 @@ counters! {
     SpansFailed => "ws_trace_spans_total", r#"event="failed""#, "Spans of traced pushes, by event; what ended and was neither exported nor failed waits or was dropped.";
     /// HTTP requests refused at the door.
     HttpRejected => "ws_http_rejected_total", "", "HTTP requests refused by the guard.";
+    /// Calls of the demo's feed that failed.
+    DemoFailed => "ws_demo_failures_total", "", "Calls of the demo's own feed that failed; it goes on with what is current then.";
     /// Whether io_uring drives the cores (gauge).
     DriverUring => "ws_driver", r#"driver="io_uring""#, "Cores by driver.";
     /// Whether epoll drives the cores (gauge).

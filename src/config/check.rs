@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Config,
+    Config, DEMO_PID,
     error::{ConfigError, Source},
     keys,
     listeners::{Group, Listener},
@@ -42,6 +42,7 @@ pub fn check(config: &Config, origins: &Origins) -> Result<Vec<String>, ConfigEr
     RELATIONS.iter().try_for_each(|(small, large, why)| check.relation(small, large, why))?;
     check.listeners()?;
     check.queue()?;
+    check.demo()?;
     check.prod()?;
     check.opening()?;
     Ok(check.warnings())
@@ -136,6 +137,21 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn demo(&self) -> Result<(), ConfigError> {
+        if !self.config.demo {
+            return Ok(());
+        }
+        if self.config.env == Env::Prod {
+            return Err(
+                self.refuse("demo", "signs for whoever asks, with a secret that everyone knows; env = prod refuses it")
+            );
+        }
+        if [self.config.ws_port, self.config.http_port].contains(&Port::Off) {
+            return Err(self.refuse("demo", "needs both ws_port and http_port"));
+        }
+        Ok(())
+    }
+
     fn prod(&self) -> Result<(), ConfigError> {
         if self.config.env != Env::Prod {
             return Ok(());
@@ -166,6 +182,11 @@ impl Check<'_> {
         }
         if self.config.env == Env::Prod && self.config.swagger_port != Port::Off {
             warnings.push("swagger_port is on though env = prod".to_owned());
+        }
+        if self.config.demo && !self.config.has_demo() {
+            warnings.push(format!(
+                "demo is given, but the file's project {DEMO_PID:?} has a secret of its own: there is no page"
+            ));
         }
         warnings
     }

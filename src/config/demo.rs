@@ -1,13 +1,58 @@
-//! What a developer may paste: a connect and a push of the demo project.
+//! The demo project: what a developer may paste, whether there is a demo page, and the rules of its tags.
 
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Config, DEMO_PID, DEMO_SECRET,
     sign::{SignConnect, SignPush, reachable},
-    values::Env,
+    values::{Env, Port},
 };
-use crate::model::{Pid, project::Secret};
+use crate::{
+    limits::DEMO_BARS_MAX,
+    model::{
+        Pid, Project, TagRules,
+        project::Secret,
+        tag_rule::{DeliveryClass, History, TagRule},
+    },
+};
+
+/// The tag of the demo's current bar.
+pub const DEMO_TAG: &str = "kline.DEMO";
+/// The tag whose history is the demo's closed bars.
+pub const DEMO_BARS_TAG: &str = "kline.DEMO.bars";
+
+impl Config {
+    /// The demo project, unless the file has put another in its place: its secret is not ours to show or to sign with.
+    pub fn demo_project(&self) -> Option<&Project> {
+        let is_demo = |secret: &[u8]| secret == DEMO_SECRET.as_bytes();
+        let project = self.projects.get(DEMO_PID)?;
+        project.secrets.iter().any(|secret| is_demo(secret.expose())).then_some(project)
+    }
+
+    /// Whether there is a demo page: it is wanted, it has its project, and a browser reaches both listeners.
+    pub fn has_demo(&self) -> bool {
+        let listens = |port: Port| port != Port::Off;
+        let reachable = listens(self.ws_port) && listens(self.http_port);
+        self.demo && self.env != Env::Prod && reachable && self.demo_project().is_some()
+    }
+}
+
+/// Puts the demo's tags behind the rules of the file, which may have ideas of its own about them.
+pub(super) fn add_rules(config: &mut Config) {
+    if !config.has_demo() {
+        return;
+    }
+    let rule = |tag: &str| TagRule { pattern: tag.into(), class: DeliveryClass::Latest, ..TagRule::default() };
+    let bars = History { count_max: DEMO_BARS_MAX, age_max: Duration::from_secs(3600), bytes_max: 256 << 10 };
+    let demo = [rule(DEMO_TAG), TagRule { history: bars, ..rule(DEMO_BARS_TAG) }];
+    config.tags = TagRules::new(config.tags.iter().cloned().chain(demo).collect());
+}
+
+/// The demo page's address, once the HTTP listener is bound.
+pub fn page(config: &Config, http: Option<SocketAddr>) -> Option<String> {
+    let address = http.filter(|_| config.has_demo())?;
+    Some(format!("http://{}/demo", SocketAddr::new(reachable(address.ip()), address.port())))
+}
 
 /// The lines to print once the listeners are bound, signed at `now` (since the Unix epoch). Nothing outside of dev, and
 /// nothing when the file has put another project in the demo's place: its secret is not ours to show.
@@ -28,9 +73,8 @@ pub fn try_it(config: &Config, ws: Option<SocketAddr>, http: Option<SocketAddr>,
 
 /// The demo project and its secret, where they may be shown: in dev, unless the file has put another project in its place.
 pub fn credentials(config: &Config) -> Option<(Pid, Secret)> {
-    let project = config.projects.get(DEMO_PID).filter(|_| config.env == Env::Dev)?;
-    let secret = project.secrets.iter().find(|secret| secret.expose() == DEMO_SECRET.as_bytes())?;
-    Some((project.pid.clone(), secret.clone()))
+    let project = config.demo_project().filter(|_| config.env == Env::Dev)?;
+    Some((project.pid.clone(), Secret::new(DEMO_SECRET)))
 }
 
 fn connect(addr: String) -> SignConnect {
@@ -97,6 +141,27 @@ mod tests {
         let horizon = config.limits.opening.sign_horizon_push;
         let pid = verify_call(&config.projects, &params, None, NOW, horizon).expect("good credentials");
         assert_eq!((&*pid, params.get("data")), (DEMO_PID, Some("{\"hello\":1}")));
+    }
+
+    #[test]
+    fn the_page_is_there_in_dev_or_where_it_is_asked_for_but_never_without_its_project() {
+        let http = address("0.0.0.0:8912");
+        let mut config = Config::defaults(Env::Dev);
+        assert_eq!(page(&config, http).as_deref(), Some("http://127.0.0.1:8912/demo"));
+        add_rules(&mut config);
+        assert_eq!(config.tags.find(DEMO_TAG).class, DeliveryClass::Latest);
+        assert_eq!(config.tags.find(DEMO_BARS_TAG).history.count_max, DEMO_BARS_MAX);
+        config.ws_port = Port::Off;
+        assert_eq!(page(&config, http), None);
+
+        let mut config = Config::defaults(Env::Test);
+        assert_eq!(page(&config, http), None);
+        add_rules(&mut config);
+        assert_eq!(config.tags.iter().count(), 0);
+        config.demo = true;
+        assert!(page(&config, http).is_some());
+        config.projects = Projects::default();
+        assert_eq!(page(&config, http), None);
     }
 
     #[test]

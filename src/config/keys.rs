@@ -176,6 +176,10 @@ static NODE: &[Section] = &[
             Key::word("auth_reject", "`close`, `http`", |c| &mut c.auth_reject).is(
                 "How bad credentials of a valid upgrade are answered: 101 and a close 4401, which a browser can read, or a plain 401 or 403.",
             ),
+            Key::word("demo", "`true`, `false`", |c| &mut c.demo).is(
+                "Whether the HTTP API's listener serves the demo page (`/demo`) and the node publishes what it shows, as project `1`. On in dev \
+                 only, unless it is given. It signs for whoever asks, so it needs the built-in secret, and prod refuses it.",
+            ),
         ],
     },
     Section {

@@ -71,6 +71,8 @@ pub struct Config {
     pub trusted_proxies: Networks,
     /// How bad credentials are answered.
     pub auth_reject: AuthReject,
+    /// Whether the demo page and its feed are there, as far as [`Config::has_demo`] lets them.
+    pub demo: bool,
     /// What carries pushes between the nodes.
     pub queue: QueueKind,
     /// Where Redis is.
@@ -131,6 +133,7 @@ impl Config {
             public_addr: None,
             trusted_proxies: Networks::default(),
             auth_reject: AuthReject::Close,
+            demo: env == Env::Dev,
             queue: QueueKind::Memory,
             redis_url: RedisUrl::default(),
             key_prefix: "ws-cluster".to_owned(),
@@ -164,6 +167,9 @@ impl Config {
             tags::apply(&mut config, file.tags)?;
         }
         let origins = sources::origins(&given);
+        // Nobody asked for it: where it cannot be, it is not.
+        config.demo &= config.has_demo() || origins.contains_key("demo");
+        demo::add_rules(&mut config);
         let warnings = check::check(&config, &origins)?;
         Ok(Loaded { config, warnings, origins })
     }

@@ -192,7 +192,7 @@ fn base(
 }
 
 /// The address under which a client on this machine reaches a listener that binds `host`.
-pub(super) fn reachable(host: IpAddr) -> IpAddr {
+pub fn reachable(host: IpAddr) -> IpAddr {
     match host {
         IpAddr::V4(v4) if v4.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(v6) if v6.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),

@@ -8,6 +8,7 @@
 //! passed [`head`]. Leaves out TLS and HTTP/2, which a proxy in front speaks.
 
 pub mod api;
+pub mod demo;
 pub mod message;
 
 mod listen;

@@ -73,6 +73,8 @@ labels!(
         Swagger => "/swagger",
         /// The operators' index.
         Index => "/",
+        /// The demo page and what belongs to it.
+        Demo => "/demo",
         /// Nothing that is served.
         Other => "other",
     }

@@ -7,6 +7,7 @@ use crate::{
     http::{
         Server,
         api::{Api, PageOrigin},
+        demo::Demo,
     },
     inbox::ExchangeLink,
     limits::Limits,
@@ -31,6 +32,8 @@ pub(super) struct ApiParts {
     pub traces: Traces,
     /// Where the node's own pages are, if they are on.
     pub pages: Option<PageOrigin>,
+    /// The demo page, if there is one.
+    pub demo: Option<Demo>,
 }
 
 impl ApiParts {
@@ -39,7 +42,7 @@ impl ApiParts {
         let http = self.limits.http.clone();
         let stamper = Stamper::new(self.traces, self.stage_latency, counters.clone());
         let api = Api::new(link, self.projects, self.limits, counters.clone(), self.health, stamper);
-        Server::new(api.open_to(self.pages), http, counters)
+        Server::new(api.open_to(self.pages).with_demo(self.demo), http, counters)
     }
 }
 

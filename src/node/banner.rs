@@ -26,7 +26,10 @@ pub(super) fn ready(config: &Config, bound: &[Bound]) {
     line(format_args!("ready"));
     let (ws, http) = (address_of(bound, Group::WebSocket), address_of(bound, Group::Http));
     if let Some(text) = demo::try_it(config, ws, http, clock::unix_now()) {
-        line(format_args!("{text}"));
+        line(format_args!("{}", text.trim_end()));
+    }
+    if let Some(page) = demo::page(config, http) {
+        line(format_args!("demo page:\n  {page}"));
     }
 }
 

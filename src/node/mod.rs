@@ -8,6 +8,7 @@
 mod api;
 mod banner;
 mod cores;
+mod demo;
 mod exchange_loop;
 mod listen;
 mod machine;

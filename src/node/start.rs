@@ -32,7 +32,7 @@ use crate::{
     traces::{Stamper, TraceSettings, Traces},
 };
 
-use super::{api::ApiParts, banner, cores, cores::CoreParts, exchange_loop::ExchangeLoop, listen, machine, stop};
+use super::{api::ApiParts, banner, cores, cores::CoreParts, demo, exchange_loop::ExchangeLoop, listen, machine, stop};
 
 /// One bound address and what it serves.
 pub(super) struct Bound {
@@ -75,6 +75,7 @@ pub(super) fn start(config: Config) -> io::Result<()> {
     let operators = start_operators(&shared, &mut bound)?;
     start_cores(&shared, &mut bound, files_max)?;
     banner::addresses(&bound);
+    demo::start(&shared.config, banner::address_of(&bound, Group::Http), &shared.health, &shared.registry)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = LocalSet::new().block_on(&runtime, serve(&shared, &bound));
     operators.stop();
@@ -200,6 +201,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
     };
     let limits = Arc::new(config.limits.clone());
     let pages_at = banner::address_of(bound, Group::Swagger);
+    let page = demo::page(config, banner::address_of(bound, Group::WebSocket));
     let mut driven = None;
     for core in 0..*cores {
         let mut take = |wanted: &[Group]| -> Vec<TcpListener> {
@@ -223,6 +225,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 stage_latency: config.stage_latency,
                 traces: shared.traces.clone(),
                 pages: pages_at.map(PageOrigin::new),
+                demo: page.clone(),
             },
             admission: admission.clone(),
             counters: shared.registry.register(&core.to_string()),

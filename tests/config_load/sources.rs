@@ -140,6 +140,8 @@ fn what_cannot_work_together_is_refused() {
             "metrics_port = \"9091\" (default): is also http_port; operators",
         ),
         (&["--env", "prod"], "env = \"prod\" (flag --env): has no demo project"),
+        (&["--demo", "true", "--http_port", "off"], "demo = \"true\" (flag --demo): needs both ws_port and http_port"),
+        (&["--env", "prod", "--demo", "true"], "demo = \"true\" (flag --demo): signs for whoever asks"),
     ];
     for (given, start) in cases {
         let refusal = flags(given).refusal();
@@ -154,6 +156,10 @@ fn what_cannot_work_together_is_refused() {
     ] {
         flags(good).config();
     }
+    let own = Given { file: Some("[[projects]]\npid = \"1\"\nsecrets = [\"hidden\"]"), ..Given::default() };
+    assert!(!own.config().has_demo(), "the demo is not there, and nobody is told off for not having asked for it");
+    let asked = Given { flags: &["--demo", "true"], ..own }.load().expect("a good configuration");
+    assert_eq!(asked.warnings.len(), 1, "{:?}", asked.warnings);
     let unused = flags(&["--queue", "memory", "--redis_url", "redis://h"]).load().expect("a good configuration");
     assert_eq!(unused.warnings, ["redis_url is given but not used: queue = memory"]);
 }

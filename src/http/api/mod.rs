@@ -28,6 +28,7 @@ use self::{
     throttle::Throttle,
 };
 use super::{
+    demo::Demo,
     message::{Fault, Head, Request, Response, health_response},
     server::{Handler, Preview},
 };
@@ -51,6 +52,7 @@ pub struct Api {
     throttle: RefCell<Throttle>,
     stamper: Stamper,
     pages: Option<PageOrigin>,
+    demo: Option<Demo>,
 }
 
 impl Api {
@@ -64,14 +66,20 @@ impl Api {
         stamper: Stamper,
     ) -> Self {
         let throttle = RefCell::new(Throttle::new(limits.opening.failed_credentials_per_minute));
-        Self { link, projects: RefCell::new(projects), limits, counters, health, throttle, stamper, pages: None }
+        let projects = RefCell::new(projects);
+        Self { link, projects, limits, counters, health, throttle, stamper, pages: None, demo: None }
     }
 
     /// Lets scripts of these pages read its answers.
     #[must_use]
-    pub fn open_to(mut self, pages: Option<PageOrigin>) -> Self {
-        self.pages = pages;
-        self
+    pub fn open_to(self, pages: Option<PageOrigin>) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// The same with the demo page, if there is one.
+    #[must_use]
+    pub fn with_demo(self, demo: Option<Demo>) -> Self {
+        Self { demo, ..self }
     }
 
     /// From now on these projects may call.
@@ -119,6 +127,9 @@ fn refused(refusal: Refusal) -> Fault {
 impl Api {
     /// What can be said before the body is read.
     fn judge(&self, head: &Head) -> Preview {
+        if let Some(preview) = self.demo.as_ref().and_then(|demo| demo.preview(head)) {
+            return preview;
+        }
         let Some(route) = Route::of(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
         let url = route.url();
         if let Some(response) = self.pages.and_then(|pages| pages.preflight(head, route.methods())) {
@@ -140,6 +151,9 @@ impl Api {
     }
 
     async fn respond(&self, request: &Request) -> Response {
+        if let Some(response) = self.demo.as_ref().and_then(|demo| demo.answer(&request.head, clock::unix_now())) {
+            return response;
+        }
         let path = request.head.path();
         let Some(route) = Route::of(path) else { return NOT_FOUND.into() };
         if let Route::Health(_) = route {

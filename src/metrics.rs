@@ -167,6 +167,10 @@ counters! {
     RequestsBackendLost => "ws_requests_total", r#"result="backend_lost""#, "Users' requests by result.";
     /// HTTP requests refused at the door.
     HttpRejected => "ws_http_rejected_total", "", "HTTP requests refused by the guard.";
+    /// CPU profiles and flame graphs.
+    ProfilesTaken => "ws_profiles_total", "", "CPU profiles and flame graphs that were taken.";
+    /// Samples that were lost because a buffer was full.
+    ProfileSamplesDropped => "ws_profile_samples_dropped_total", "", "Samples of profiles that were lost because a buffer was full.";
     /// Whether io_uring drives the cores (gauge).
     DriverUring => "ws_driver", r#"driver="io_uring""#, "Cores by driver.";
     /// Whether epoll drives the cores (gauge).

@@ -3,14 +3,17 @@
 //! Invariants: state is changed by POST only (nothing does yet); the token is compared in constant time and is in
 //! no answer; health is open, because probes cannot hold a secret.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{
     HeaderValue, Method, StatusCode,
     header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
 };
 
-use super::scrape::Scrape;
+use super::{
+    pprof::{self, Pprof},
+    scrape::Scrape,
+};
 use crate::{
     health::Health,
     http::{self as server, Fault, Head, Preview, Request, Response},
@@ -35,6 +38,7 @@ pub(super) struct Handler {
     token: Option<Arc<Secret>>,
     scrape: Scrape,
     health: Arc<Health>,
+    pprof: Rc<Pprof>,
 }
 
 const UNAUTHORIZED: Fault =
@@ -44,8 +48,14 @@ const NOT_ALLOWED: Fault =
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is read with GET");
 
 impl Handler {
-    pub(super) fn new(groups: Vec<Group>, token: Option<Arc<Secret>>, registry: Registry, health: Arc<Health>) -> Self {
-        Self { groups, token, scrape: Scrape::new(registry, health.clone()), health }
+    pub(super) fn new(
+        groups: Vec<Group>,
+        token: Option<Arc<Secret>>,
+        registry: Registry,
+        health: Arc<Health>,
+        pprof: Rc<Pprof>,
+    ) -> Self {
+        Self { groups, token, scrape: Scrape::new(registry, health.clone()), health, pprof }
     }
 
     /// The route of a path that this listener serves.
@@ -56,6 +66,7 @@ impl Handler {
             "/health" => Some(Url::Health),
             "/" => Some(Url::Index),
             "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
+            _ if self.groups.contains(&Group::Pprof) => pprof::route(path),
             _ => None,
         }
     }
@@ -68,7 +79,9 @@ impl Handler {
     }
 
     fn index(&self) -> Response {
-        let links = ["/live", "/ready", "/health", "/metrics"].into_iter().filter(|path| self.route(path).is_some());
+        let links = ["/live", "/ready", "/health", "/metrics", "/debug/pprof/"]
+            .into_iter()
+            .filter(|path| self.route(path).is_some());
         let links: String = links.map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
         let page = format!("<!doctype html><title>ws-cluster</title><h1>ws-cluster</h1><ul>{links}</ul>");
         Response::new(StatusCode::OK, "text/html; charset=utf-8", page)
@@ -78,9 +91,11 @@ impl Handler {
 impl server::Handler for Handler {
     fn preview(&self, head: &Head) -> Preview {
         let Some(url) = self.route(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            let response = Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Preview::answer(url, response);
+        // Addresses to be named may be more than fit into a target; nothing is changed by that.
+        let may_post = url == Url::PprofSymbol;
+        if !(matches!(head.method, Method::GET | Method::HEAD) || may_post && head.method == Method::POST) {
+            let allowed = if may_post { "GET, HEAD, POST" } else { "GET, HEAD" };
+            return Preview::answer(url, Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(allowed)));
         }
         if matches!(url, Url::Live | Url::Ready | Url::Health) {
             return Preview::accept_always(url);
@@ -89,13 +104,14 @@ impl server::Handler for Handler {
             let challenge = HeaderValue::from_static("Bearer");
             return Preview::answer(url, Response::from(UNAUTHORIZED).with(WWW_AUTHENTICATE, challenge));
         }
-        Preview::accept(url)
+        if pprof::takes_long(url) { Preview::accept_while_connected(url) } else { Preview::accept(url) }
     }
 
     async fn handle(&self, request: Request) -> Response {
         match self.route(request.head.path()) {
             Some(Url::Metrics) => self.scrape.response(),
             Some(Url::Index) => self.index(),
+            Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
         }
     }

@@ -5,6 +5,7 @@
 use std::{
     io,
     pin::pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +20,10 @@ use futures_util::{
 };
 use monoio::net::TcpListener;
 
-use super::handler::{Group, Handler};
+use super::{
+    handler::{Group, Handler},
+    pprof::{self, Pprof},
+};
 use crate::{
     health::Health,
     http::{Server, listen},
@@ -50,6 +54,10 @@ pub struct Operators {
     pub registry: Registry,
     /// The node's health.
     pub health: Arc<Health>,
+    /// The program and its arguments as operators may see them: secrets starred.
+    pub cmdline: Vec<String>,
+    /// Whether the heap is sampled from the start.
+    pub heap_profile: bool,
 }
 
 /// The running thread.
@@ -69,6 +77,11 @@ struct Stop {
 pub fn start(operators: Operators) -> io::Result<Running> {
     for listener in &operators.listeners {
         listener.socket.set_nonblocking(true)?;
+    }
+    if operators.heap_profile
+        && let Err(error) = pprof::sample_heap()
+    {
+        tracing::warn!(%error, "the heap is not sampled");
     }
     let stop = Arc::<Stop>::default();
     let told = stop.clone();
@@ -113,11 +126,12 @@ fn run(operators: Operators, stop: &Stop) {
 }
 
 async fn serve(operators: Operators, stop: &Stop) {
-    let Operators { listeners, token, limits, registry, health } = operators;
+    let Operators { listeners, token, limits, registry, health, cmdline, .. } = operators;
     let counters = registry.register("operators");
     let token = token.map(Arc::new);
+    let pprof = Rc::new(Pprof::new(&cmdline, counters.clone()));
     let accepting = listeners.into_iter().filter_map(|listener| {
-        let handler = Handler::new(listener.groups, token.clone(), registry.clone(), health.clone());
+        let handler = Handler::new(listener.groups, token.clone(), registry.clone(), health.clone(), pprof.clone());
         let server = Server::new(handler, limits.clone(), counters.clone());
         match TcpListener::from_std(listener.socket) {
             Ok(socket) => Some(listen(socket, server)),

@@ -86,6 +86,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How a log line looks.
     pub log_format: LogFormat,
+    /// Whether the heap is sampled from the start.
+    pub heap_profile: bool,
     /// Every bound.
     pub limits: Limits,
     /// The tenants.
@@ -132,6 +134,7 @@ impl Config {
             driver: Driver::Auto,
             log_level: LogLevel::Info,
             log_format: if prod { LogFormat::Json } else { LogFormat::Human },
+            heap_profile: false,
             limits: Limits::default(),
             projects: projects::demo(env),
             tags: TagRules::default(),

@@ -166,6 +166,8 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
         limits: shared.config.limits.http.clone(),
         registry: shared.registry.clone(),
         health: shared.health.clone(),
+        cmdline: config::cli::shown(std::env::args_os()),
+        heap_profile: shared.config.heap_profile,
     })
 }
 

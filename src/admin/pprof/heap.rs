@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(stacks.len(), 2);
         assert_eq!(stacks[0].stack, [0x10, 0x20, 0x30]);
         // 512 KiB each at a rate of 512 KiB: 1 / (1 - 1/e).
-        assert_eq!((stacks[0].objects, stacks[0].bytes), (3, 1_658_810));
+        assert_eq!((stacks[0].objects, stacks[0].bytes), (3, 1_658_823));
         assert_eq!(stacks[1], Allocated { stack: vec![0x40], objects: 0, bytes: 0 });
         for bad in ["", "heap_v1/1\n", "heap_v2/1\n@ 0xzz\n t*: 1: 1 [0: 0]\n", "heap_v2/1\n@ 0x1\n"] {
             assert_eq!(parse(bad), None, "{bad}");

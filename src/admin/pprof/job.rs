@@ -47,7 +47,8 @@ struct Place;
 
 impl Place {
     fn take() -> Option<Self> {
-        (!BUSY.swap(true, Ordering::AcqRel)).then_some(Self)
+        // Lazily: a value that is made and dropped would free the place of the one who has it.
+        (!BUSY.swap(true, Ordering::AcqRel)).then(|| Self)
     }
 }
 

@@ -13,6 +13,7 @@ mod heap;
 mod maps;
 mod sampler;
 mod symbols;
+mod symtab;
 mod threads;
 
 mod flame;

@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
         let next = self.profile.function.len() as u64 + 1;
         let id = *self.functions.entry((name, file)).or_insert(next);
         if id == next {
-            self.profile.function.push(Function { id, name: name_at, system_name: name_at, filename });
+            self.profile.function.push(Function { id, name: name_at, system_name: 0, filename });
         }
         id
     }
@@ -285,6 +285,7 @@ struct Function {
     id: u64,
     #[prost(int64, tag = "2")]
     name: i64,
+    /// Empty: pprof takes what is between angle brackets out of a name that equals this one.
     #[prost(int64, tag = "3")]
     system_name: i64,
     #[prost(int64, tag = "4")]

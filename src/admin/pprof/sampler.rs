@@ -318,20 +318,33 @@ fn trace(context: &libc::ucontext_t, shared: &Shared, out: &[AtomicUsize]) -> us
 /// Such a function leaves the frame pointer to its caller, and a walk from there would miss that caller. Its
 /// return address is the first word on the stack behind a call to this very function.
 fn above_leaf(Registers { pc, sp, fp }: Registers, stack: &Stack, image: &Image) -> (Option<usize>, usize) {
-    let is_frame = stack.word(fp).is_some() && fp >= sp;
     let called_from = |at: usize| stack.word(at).filter(|caller| image.calls(*caller, pc));
-    if is_frame && called_from(fp.wrapping_add(WORD)).is_some() {
+    let own = fp.wrapping_add(WORD);
+    if called_from(own).is_some() {
         return (None, fp);
     }
-    let words = (0..LEAF_WORDS).map(|n| sp + n * WORD).take_while(|at| !is_frame || *at < fp);
+    // A frame that the program itself made ends what has to be searched; the kernel's page of code makes frames too.
+    let is_ours = stack.word(own).is_some_and(|caller| image.text.contains(&caller));
+    let words = (0..LEAF_WORDS).map(|n| sp + n * WORD).take_while(|at| !is_ours || *at < fp);
     let Some((at, caller)) = words.filter_map(|at| Some((at, called_from(at)?))).next() else { return (None, fp) };
-    if is_frame {
-        return (Some(caller), fp);
+    (Some(caller), frame_above(at, sp, fp, stack))
+}
+
+/// The frame of the function whose return address from a leaf stands at `at`; 0 if it cannot be told.
+fn frame_above(at: usize, sp: usize, fp: usize, stack: &Stack) -> usize {
+    let mut frame = fp;
+    while frame < at {
+        match stack.word(frame) {
+            Some(next) if next > frame => frame = next,
+            _ => break,
+        }
+    }
+    if frame > at && stack.word(frame).is_some() {
+        return frame;
     }
     // The leaf uses the frame pointer for something else: then it has saved it.
     let saved = (sp..at).step_by(WORD).filter_map(|at| stack.word(at));
-    let mut frames = saved.filter(|saved| *saved > at && stack.word(*saved).is_some());
-    (Some(caller), frames.next().unwrap_or(0))
+    saved.filter(|saved| *saved > at && stack.word(*saved).is_some()).min().unwrap_or(0)
 }
 
 const WORD: usize = size_of::<usize>();

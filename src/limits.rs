@@ -448,6 +448,30 @@ pub const DEMO_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const DEMO_RETRY: Duration = Duration::from_secs(1);
 /// An answer that the demo's feed is willing to read, in bytes.
 pub const DEMO_ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Samples of a second of a thread's CPU time, as Go's profiler takes them. The kernel's tick, 250 a second or more, bounds what
+/// could be seen.
+pub const PROFILE_HZ: u32 = 100;
+/// A profile without `seconds`.
+pub const PROFILE_SECONDS_DEFAULT: u64 = 30;
+/// The longest profile.
+pub const PROFILE_SECONDS_MAX: u64 = 60;
+/// Samples between the threads that are interrupted and the one that gathers; beyond: dropped and counted. At
+/// [`PROFILE_HZ`] 64 busy cores fill it in 0.6 s.
+pub const PROFILE_SAMPLES_WAITING_MAX: usize = 4096;
+/// How often they are gathered.
+pub const PROFILE_GATHER_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a profile looks for new threads.
+pub const PROFILE_THREADS_INTERVAL: Duration = Duration::from_millis(250);
+/// Threads that are looked at; the youngest beyond are not.
+pub const PROFILE_THREADS_MAX: usize = 1024;
+/// Addresses of one sample; what is further out is cut off.
+pub const PROFILE_DEPTH_MAX: usize = 127;
+/// Different stacks of one profile; beyond: dropped and counted.
+pub const PROFILE_STACKS_MAX: usize = 65_536;
+/// How long the list of threads waits for their stacks.
+pub const THREAD_STACK_TIMEOUT: Duration = Duration::from_millis(250);
+/// Addresses that are named in one request.
+pub const SYMBOLS_MAX: usize = 1024;
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
 

@@ -17,6 +17,20 @@ use ws_cluster::{
     node,
 };
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc reads at its start. Profiling is built in and off until asked for (`heap_profile`); a thread of its own
+/// gives freed pages back after ten seconds, because a core that sleeps frees nothing that would remind it. Arenas stay at four
+/// a CPU: more than there are threads that allocate much, so each has its own and never waits for another's.
+#[expect(unsafe_code, reason = "jemalloc finds its settings by this name; the type is that of the C declaration")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_SETTINGS: Option<&'static std::ffi::c_char> = {
+    let settings = c"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true,max_background_threads:1";
+    // SAFETY: the first byte of a C string, from which jemalloc reads on to its end, in memory that is never freed.
+    Some(unsafe { &*settings.as_ptr() })
+};
+
 /// The exit status of wrong usage (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 

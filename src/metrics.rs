@@ -176,6 +176,10 @@ counters! {
     HttpRejected => "ws_http_rejected_total", "", "HTTP requests refused by the guard.";
     /// Calls of the demo's feed that failed.
     DemoFailed => "ws_demo_failures_total", "", "Calls of the demo's own feed that failed; it goes on with what is current then.";
+    /// CPU profiles and flame graphs.
+    ProfilesTaken => "ws_profiles_total", "", "CPU profiles and flame graphs that were taken.";
+    /// Samples that were lost because a buffer was full.
+    ProfileSamplesDropped => "ws_profile_samples_dropped_total", "", "Samples of profiles that were lost because a buffer was full.";
     /// Whether io_uring drives the cores (gauge).
     DriverUring => "ws_driver", r#"driver="io_uring""#, "Cores by driver.";
     /// Whether epoll drives the cores (gauge).

@@ -39,6 +39,8 @@ fn fixture(groups: Vec<Group>, token: Option<&str>) -> Fixture {
         registry: registry.clone(),
         health: health.clone(),
         pages: Pages::default(),
+        cmdline: ["ws-cluster", "--operator_token", "***"].map(str::to_owned).into(),
+        heap_profile: false,
     });
     Fixture { address, registry, health, running: running.expect("the thread starts") }
 }
@@ -107,8 +109,58 @@ fn health_is_open_and_the_rest_wants_the_token() {
 fn a_listener_serves_its_own_groups_only() {
     let fixture = fixture(vec![Group::Pprof], None);
     assert_eq!(get(fixture.address, "/metrics", "").status, 404);
-    assert!(!get(fixture.address, "/", "").body.contains("/metrics"));
+    let index = get(fixture.address, "/", "").body;
+    assert!(!index.contains("/metrics") && index.contains("/debug/pprof/"), "{index}");
     let answer = ask(fixture.address, "POST /health HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((answer.status, answer.header("allow")), (405, Some("get, head")));
+    fixture.running.stop();
+
+    let others = self::fixture(vec![Group::Metrics, Group::Swagger], None);
+    for path in ["/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/profile?seconds=1"] {
+        assert_eq!(get(others.address, path, "").status, 404, "{path}");
+    }
+    assert!(!get(others.address, "/", "").body.contains("pprof"));
+    others.running.stop();
+}
+
+#[test]
+fn profiles_want_the_token() {
+    let fixture = fixture(vec![Group::Pprof], Some("a long token"));
+    for path in ["/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/threads", "/debug/pprof/symbol"]
+    {
+        assert_eq!(get(fixture.address, path, "").status, 401, "{path}");
+    }
+    let page = get(fixture.address, "/debug/pprof/", "Authorization: Bearer a long token\r\n");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    for name in ["profile", "flamegraph", "heap", "allocs", "threads", "cmdline", "symbol"] {
+        assert!(page.body.contains(&format!("<a href=\"{name}\">")), "{name}: {}", page.body);
+    }
+    fixture.running.stop();
+}
+
+#[test]
+fn profiles_say_what_is_wrong_with_a_request() {
+    let fixture = fixture(vec![Group::Pprof], None);
+    for query in ["seconds=0", "seconds=61", "seconds=x", "seconds=", "seconds=1.5", "seconds=1&seconds=2"] {
+        for page in ["profile", "flamegraph", "heap"] {
+            let answer = get(fixture.address, &format!("/debug/pprof/{page}?{query}"), "");
+            assert_eq!(answer.status, 400, "{page}?{query}: {}", answer.body);
+            assert!(
+                answer.body.starts_with(r#"{"code":0,"err":"bad_request","msg":"seconds must be"#),
+                "{}",
+                answer.body
+            );
+        }
+    }
+    let answer = get(fixture.address, "/debug/pprof", "");
+    assert_eq!((answer.status, answer.header("location")), (301, Some("/debug/pprof/")));
+    assert_eq!(get(fixture.address, "/debug/pprof/nothing", "").status, 404);
+    let posted = |path: &str| ask(fixture.address, &format!("POST {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert_eq!(posted("/debug/pprof/profile?seconds=1").status, 405);
+    assert_eq!(posted("/debug/pprof/symbol").body, "num_symbols: 1\n");
+    assert_eq!(posted(&format!("/debug/pprof/symbol?{}", "0x1+".repeat(1025))).status, 400);
+    // The test's own allocator is not jemalloc.
+    let heap = get(fixture.address, "/debug/pprof/heap", "");
+    assert_eq!((heap.status, heap.body.contains("not_supported")), (501, true), "{}", heap.body);
     fixture.running.stop();
 }

@@ -3,7 +3,7 @@
 //! Invariants: state is changed by POST only (nothing does yet); the token is compared in constant time and is in
 //! no answer; health is open, because probes cannot hold a secret.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use data_encoding::BASE64;
 use http::{
@@ -14,6 +14,7 @@ use http::{
 use super::{
     latency,
     pages::{self, Pages},
+    pprof::{self, Pprof},
     scrape::Scrape,
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(super) struct Handler {
     scrape: Scrape,
     health: Arc<Health>,
     pages: Arc<Pages>,
+    pprof: Rc<Pprof>,
 }
 
 const UNAUTHORIZED: Fault =
@@ -57,8 +59,10 @@ impl Handler {
         registry: Registry,
         health: Arc<Health>,
         pages: Arc<Pages>,
+        pprof: Rc<Pprof>,
     ) -> Self {
-        Self { groups, token, scrape: Scrape::new(registry.clone(), health.clone()), registry, health, pages }
+        let scrape = Scrape::new(registry.clone(), health.clone());
+        Self { groups, token, scrape, registry, health, pages, pprof }
     }
 
     /// The route of a path that this listener serves.
@@ -72,6 +76,7 @@ impl Handler {
             "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
             pages::DOCUMENT if self.groups.contains(&Group::Swagger) => Some(Url::OpenApi),
             path if pages::is_page(path) && self.groups.contains(&Group::Swagger) => Some(Url::Swagger),
+            _ if self.groups.contains(&Group::Pprof) => pprof::route(path),
             _ => None,
         }
     }
@@ -87,7 +92,16 @@ impl Handler {
     }
 
     fn index(&self) -> Response {
-        let links = ["/live", "/ready", "/health", "/metrics", "/debug/latency", pages::INDEX, pages::DOCUMENT];
+        let links = [
+            "/live",
+            "/ready",
+            "/health",
+            "/metrics",
+            "/debug/latency",
+            "/debug/pprof/",
+            pages::INDEX,
+            pages::DOCUMENT,
+        ];
         let links = links.into_iter().filter(|path| self.route(path).is_some());
         let links: String = links.map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
         let page = format!("<!doctype html><title>ws-cluster</title><h1>ws-cluster</h1><ul>{links}</ul>");
@@ -98,9 +112,11 @@ impl Handler {
 impl server::Handler for Handler {
     fn preview(&self, head: &Head) -> Preview {
         let Some(url) = self.route(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            let response = Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Preview::answer(url, response);
+        // Addresses to be named may be more than fit into a target; nothing is changed by that.
+        let may_post = url == Url::PprofSymbol;
+        if !(matches!(head.method, Method::GET | Method::HEAD) || may_post && head.method == Method::POST) {
+            let allowed = if may_post { "GET, HEAD, POST" } else { "GET, HEAD" };
+            return Preview::answer(url, Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(allowed)));
         }
         if matches!(url, Url::Live | Url::Ready | Url::Health) {
             return Preview::accept_always(url);
@@ -110,7 +126,7 @@ impl server::Handler for Handler {
                 HeaderValue::from_static(if is_for_browsers(url) { "Basic realm=\"operators\"" } else { "Bearer" });
             return Preview::answer(url, Response::from(UNAUTHORIZED).with(WWW_AUTHENTICATE, challenge));
         }
-        Preview::accept(url)
+        if pprof::takes_long(url) { Preview::accept_while_connected(url) } else { Preview::accept(url) }
     }
 
     async fn handle(&self, request: Request) -> Response {
@@ -119,6 +135,7 @@ impl server::Handler for Handler {
             Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
             Some(Url::OpenApi | Url::Swagger) => self.pages.response(&request.head),
+            Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
         }
     }

@@ -15,7 +15,10 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use super::latency::{self, STAGES};
+use super::{
+    latency::{self, STAGES},
+    pprof,
+};
 use crate::{
     health::{Health, State},
     http::{Fault, Response},
@@ -61,12 +64,13 @@ const DURATION: (&str, &str) = ("request_duration", "Seconds from a request's he
 const TOTAL: (&str, &str) = ("request_total", "HTTP requests.");
 const BY_URL: (&str, &str) = ("request_url_total", "HTTP requests by route.");
 const READY: (&str, &str) = ("ws_ready", "Whether the node takes traffic.");
+const MEMORY: (&str, &str) = ("ws_memory_bytes", "The allocator's memory: asked for, in pages in use, held.");
 const BUILD: (&str, &str) = ("ws_build_info", "The version that runs.");
 
 impl Threads {
     fn new(registry: Registry, health: Arc<Health>) -> Self {
         let counts: BTreeMap<_, _> = Count::ALL.iter().map(|count| (count.describe().0, count.describe().2)).collect();
-        let names = counts.into_iter().chain([DURATION, TOTAL, BY_URL, STAGES, READY, BUILD]);
+        let names = counts.into_iter().chain([DURATION, TOTAL, BY_URL, STAGES, READY, MEMORY, BUILD]);
         let describe = |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), vec![], HashMap::new());
         Self { registry, health, descriptions: names.filter_map(|name| describe(name).ok()).collect() }
     }
@@ -84,6 +88,7 @@ impl Collector for Threads {
         let ready = u64::from(self.health.state() == State::Ready);
         families.push(family(STAGES, MetricType::HISTOGRAM, latency::metrics(&self.registry)));
         families.push(family(READY, MetricType::GAUGE, vec![gauge(vec![], ready)]));
+        families.extend(pprof::memory().map(memory));
         let version = label("version", env!("CARGO_PKG_VERSION"));
         families.push(family(BUILD, MetricType::GAUGE, vec![gauge(vec![version], 1)]));
         families
@@ -130,6 +135,12 @@ fn requests(threads: &[(String, Arc<Counters>)]) -> [MetricFamily; 3] {
         family(TOTAL, MetricType::COUNTER, vec![counter(vec![], total)]),
         family(BY_URL, MetricType::COUNTER, by_url),
     ]
+}
+
+fn memory(memory: pprof::Memory) -> MetricFamily {
+    let kinds = [("allocated", memory.allocated), ("active", memory.active), ("resident", memory.resident)];
+    let gauges = kinds.map(|(kind, bytes)| gauge(vec![label("kind", kind)], bytes));
+    family(MEMORY, MetricType::GAUGE, gauges.into())
 }
 
 fn add(sum: &mut Reading, reading: &Reading) {

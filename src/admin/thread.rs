@@ -5,6 +5,7 @@
 use std::{
     io,
     pin::pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +23,7 @@ use monoio::net::TcpListener;
 use super::{
     handler::{Group, Handler},
     pages::Pages,
+    pprof::{self, Pprof},
 };
 use crate::{
     health::Health,
@@ -55,6 +57,10 @@ pub struct Operators {
     pub health: Arc<Health>,
     /// What the API's pages are told.
     pub pages: Pages,
+    /// The program and its arguments as operators may see them: secrets starred.
+    pub cmdline: Vec<String>,
+    /// Whether the heap is sampled from the start.
+    pub heap_profile: bool,
 }
 
 /// The running thread.
@@ -74,6 +80,11 @@ struct Stop {
 pub fn start(operators: Operators) -> io::Result<Running> {
     for listener in &operators.listeners {
         listener.socket.set_nonblocking(true)?;
+    }
+    if operators.heap_profile
+        && let Err(error) = pprof::sample_heap()
+    {
+        tracing::warn!(%error, "the heap is not sampled");
     }
     let stop = Arc::<Stop>::default();
     let told = stop.clone();
@@ -118,11 +129,19 @@ fn run(operators: Operators, stop: &Stop) {
 }
 
 async fn serve(operators: Operators, stop: &Stop) {
-    let Operators { listeners, token, limits, registry, health, pages } = operators;
+    let Operators { listeners, token, limits, registry, health, pages, cmdline, .. } = operators;
     let counters = registry.register("operators");
     let (token, pages) = (token.map(Arc::new), Arc::new(pages));
+    let pprof = Rc::new(Pprof::new(&cmdline, counters.clone()));
     let accepting = listeners.into_iter().filter_map(|listener| {
-        let handler = Handler::new(listener.groups, token.clone(), registry.clone(), health.clone(), pages.clone());
+        let handler = Handler::new(
+            listener.groups,
+            token.clone(),
+            registry.clone(),
+            health.clone(),
+            pages.clone(),
+            pprof.clone(),
+        );
         let server = Server::new(handler, limits.clone(), counters.clone());
         match TcpListener::from_std(listener.socket) {
             Ok(socket) => Some(listen(socket, server)),

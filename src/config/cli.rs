@@ -82,6 +82,26 @@ fn underscored(arg: OsString, ended: &mut bool) -> OsString {
     }
 }
 
+/// The arguments as operators may see them: what a secret key was given is starred.
+pub fn shown(args: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let (mut ended, mut next_is_secret) = (false, false);
+    let mut show = |arg: OsString| {
+        let arg = underscored(arg, &mut ended).to_string_lossy().into_owned();
+        if std::mem::take(&mut next_is_secret) {
+            return STARS.to_owned();
+        }
+        let (name, value) = arg.split_once('=').map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
+        if !name.strip_prefix("--").and_then(keys::find).is_some_and(|key| key.secret) {
+            return arg;
+        }
+        next_is_secret = value.is_none();
+        if value.is_none() { arg } else { format!("{name}={STARS}") }
+    };
+    args.into_iter().map(&mut show).collect()
+}
+
+const STARS: &str = "***";
+
 fn collect(matches: &ArgMatches, flags: &mut Flags) {
     for name in std::iter::once("config").chain(keys::all().map(|key| key.name)) {
         if let Some(value) = matches.get_one::<OsString>(name) {
@@ -149,5 +169,18 @@ mod tests {
             ["--ws_port", "a-b", "--log_level=x-y", "-a-b"]
         );
         assert_eq!(turned(&["--", "--a-b"]), ["--", "--a-b"]);
+    }
+
+    #[test]
+    fn secrets_in_arguments_are_starred() {
+        let shown = |args: &[&str]| shown(args.iter().map(OsString::from));
+        assert_eq!(
+            shown(&["ws-cluster", "--operator-token", "a-b", "--redis_url=redis://u:p@h", "--node", "7"]),
+            ["ws-cluster", "--operator_token", "***", "--redis_url=***", "--node", "7"]
+        );
+        assert_eq!(shown(&["--redis-url", "--operator_token", "--log_level=debug"])[1..], ["***", "--log_level=debug"]);
+        for key in keys::all().filter(|key| key.secret) {
+            assert!(!shown(&[&format!("--{}", key.name), "hidden"]).concat().contains("hidden"), "{}", key.name);
+        }
     }
 }

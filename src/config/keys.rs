@@ -226,6 +226,16 @@ static NODE: &[Section] = &[
             Key::word("log_format", "`human`, `json`", |c| &mut c.log_format).is("How a log line looks."),
         ],
     },
+    Section {
+        title: "Profiles",
+        limits: false,
+        keys: &[
+            Key::word("heap_profile", "`true`, `false`", |c| &mut c.heap_profile).is(
+                "Whether allocations are sampled from the start, one in 512 KiB. Otherwise the first request for \
+                 `/debug/pprof/heap` switches it on, and nothing is known of what was allocated before it.",
+            ),
+        ],
+    },
 ];
 
 fn is_public_addr(text: &str) -> bool {

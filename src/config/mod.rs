@@ -95,6 +95,8 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// One push in so many gets a trace.
     pub trace_one_in: u32,
+    /// Whether the heap is sampled from the start.
+    pub heap_profile: bool,
     /// Every bound.
     pub limits: Limits,
     /// The tenants.
@@ -145,6 +147,7 @@ impl Config {
             stage_latency: true,
             otlp_endpoint: None,
             trace_one_in: 1000,
+            heap_profile: false,
             limits: Limits::default(),
             projects: projects::demo(env),
             tags: TagRules::default(),

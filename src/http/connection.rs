@@ -13,7 +13,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::FutureExt;
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
 use http::{Method, StatusCode};
 use monoio_codec::{Decoded, Decoder};
 use monoio_http::h1::codec::decoder::RequestHeadDecoder;
@@ -174,13 +177,28 @@ impl<'a, H: Handler> Connection<'a, H> {
                 return Ok(Outcome { response: Fault::OVERLOADED.into(), keep_alive: true });
             }
         }
-        let answer = AssertUnwindSafe(self.server.handler().handle(Request { head, body })).catch_unwind();
-        let response = answer.await.map_err(|_| {
-            self.server.counters().inc(Count::Panics);
-            PANICKED
-        })?;
+        let response = self.answer(Request { head, body }, preview.watched).await?;
         drop(place);
-        Ok(Outcome { response, keep_alive: true })
+        // While the peer was watched it may have begun another request, of which bytes are lost.
+        Ok(Outcome { response, keep_alive: !preview.watched })
+    }
+
+    /// What the handler answers; if the peer is watched, only while it is there.
+    async fn answer(&mut self, request: Request, watched: bool) -> Result<Response, End> {
+        let server = self.server;
+        let answer = AssertUnwindSafe(server.handler().handle(request)).catch_unwind();
+        let answered = if watched {
+            match select(pin!(answer), pin!(self.socket.gone())).await {
+                Either::Left((answered, _)) => answered,
+                Either::Right(_) => return Err(End::Gone),
+            }
+        } else {
+            answer.await
+        };
+        answered.map_err(|_| {
+            server.counters().inc(Count::Panics);
+            PANICKED.into()
+        })
     }
 
     async fn read_head(&mut self) -> Result<(Head, Verdict), End> {

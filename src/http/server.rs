@@ -45,22 +45,29 @@ pub struct Preview {
     pub answer: Option<Response>,
     /// Whether the request takes one of the bounded places; probes do not, so that a busy node still shows life.
     pub counted: bool,
+    /// Whether the request ends when its peer goes away. Its connection closes after the answer.
+    pub watched: bool,
 }
 
 impl Preview {
     /// The body is wanted.
     pub fn accept(url: Url) -> Self {
-        Self { url, answer: None, counted: true }
+        Self { url, answer: None, counted: true, watched: false }
     }
 
     /// The body is wanted, and the request is let in however busy the core is.
     pub fn accept_always(url: Url) -> Self {
-        Self { url, answer: None, counted: false }
+        Self { url, answer: None, counted: false, watched: false }
+    }
+
+    /// The body is wanted, and the answer takes so long that it is not worked out for nobody.
+    pub fn accept_while_connected(url: Url) -> Self {
+        Self { url, answer: None, counted: true, watched: true }
     }
 
     /// The answer is known.
     pub fn answer(url: Url, response: impl Into<Response>) -> Self {
-        Self { url, answer: Some(response.into()), counted: false }
+        Self { url, answer: Some(response.into()), counted: false, watched: false }
     }
 }
 

@@ -69,6 +69,16 @@ impl Socket {
         }
     }
 
+    /// Waits until the peer has closed its side or the socket has failed. One that sends instead is there, and is
+    /// not looked at any more. What it sends is lost.
+    pub async fn gone(&mut self) {
+        let buffer = vec![0; READ_BYTES_MIN];
+        let (read, _) = self.stream.read(buffer).await;
+        if matches!(read, Ok(1..)) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Gives back the memory of a large body once nothing of it is left.
     pub fn shrink(&mut self) {
         if self.input.is_empty() && self.input.capacity() > 4 * BUFFER_BYTES {

@@ -75,6 +75,20 @@ labels!(
         Index => "/",
         /// The demo page and what belongs to it.
         Demo => "/demo",
+        /// The index of profiles.
+        PprofIndex => "/debug/pprof/",
+        /// A CPU profile.
+        PprofProfile => "/debug/pprof/profile",
+        /// A flame graph.
+        PprofFlamegraph => "/debug/pprof/flamegraph",
+        /// A profile of the heap.
+        PprofHeap => "/debug/pprof/heap",
+        /// The threads.
+        PprofThreads => "/debug/pprof/threads",
+        /// The command line.
+        PprofCmdline => "/debug/pprof/cmdline",
+        /// Names of addresses.
+        PprofSymbol => "/debug/pprof/symbol",
         /// Nothing that is served.
         Other => "other",
     }
@@ -84,8 +98,8 @@ labels!(
 pub const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 
 /// The statuses that have a label of their own; any other is `other`.
-pub const CODES: [u16; 21] =
-    [101, 200, 302, 400, 401, 403, 404, 405, 408, 413, 414, 415, 417, 426, 429, 431, 500, 501, 503, 505, 0];
+pub const CODES: [u16; 22] =
+    [101, 200, 302, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 417, 426, 429, 431, 500, 501, 503, 505, 0];
 
 /// All series of one thread.
 #[derive(Debug, Default)]

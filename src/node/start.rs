@@ -188,6 +188,8 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
         registry: shared.registry.clone(),
         health: shared.health.clone(),
         pages,
+        cmdline: config::cli::shown(std::env::args_os()),
+        heap_profile: shared.config.heap_profile,
     })
 }
 

@@ -137,7 +137,8 @@ impl Node {
         }
     }
 
-    async fn address(&self, listener: &str) -> SocketAddr {
+    /// Where one of its listeners is, by the word that it prints.
+    pub async fn address(&self, listener: &str) -> SocketAddr {
         let start = format!("listening {listener} ");
         let line = self.wait_for_line(&start).await;
         line[start.len()..].trim().parse().unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -175,9 +176,13 @@ fn arguments(id: u16, queue: Queue<'_>, driver: Driver, file: &Path, config: &Co
         .iter()
         .chain(&["--ws_host", "127.0.0.1", "--http_host", "127.0.0.1"])
         .chain(&["--ws_port", "0", "--http_port", "0", "--metrics_port", "0"])
-        .chain(&["--pprof_port", "off", "--swagger_port", "off"])
         .map(|argument| (*argument).to_owned())
         .collect();
+    for port in ["--pprof_port", "--swagger_port"] {
+        if !config.extra_flags().iter().any(|flag| flag == port) {
+            arguments.extend([port.to_owned(), "off".to_owned()]);
+        }
+    }
     match queue {
         Queue::Memory => arguments.extend(["--queue".into(), "memory".into()]),
         Queue::Redis(redis) => arguments.extend(["--queue".into(), "redis".into(), "--redis_url".into(), redis.url()]),

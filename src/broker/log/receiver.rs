@@ -31,6 +31,7 @@ pub enum Verdict {
 }
 
 /// What is heard, in order.
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, and they are only passed on")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A record.

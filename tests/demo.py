@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import connect
 
-from browser import browser
+from browser import Page
 from running import DEMO_PID, DEMO_SECRET, PATIENCE, Report, free_port, get, get_json, node, process, signed_query
 
 # Columns of the chart in which the colours of rising or falling candles stand.
@@ -50,54 +50,54 @@ async def look(report, page, addresses, pictures):
     with report.check("the page connects and draws the history it was given"):
         await page.screen(1280, 900)
         await page.go(f"{base}/demo")
-        await page.wait(f"{text('state')} === 'connected'")
-        await page.wait(f"{COLUMNS} > 150")
+        await page.wait_for(f"{text('state')} === 'connected'")
+        await page.wait_for(f"{COLUMNS} > 150")
     with report.check("updates flow, and their latencies show"):
-        first = await page.evaluate(number("updates"))
-        await page.wait(f"{number('updates')} >= {first + 8} && {number('heart')} > 0 && {number('age')} >= 0")
-        await page.wait("document.querySelector('#heart-line polyline').getAttribute('points').includes(' ')")
-        assert await page.evaluate(number("gaps")) == 0
+        first = await page.run(number("updates"))
+        await page.wait_for(f"{number('updates')} >= {first + 8} && {number('heart')} > 0 && {number('age')} >= 0")
+        await page.wait_for("document.querySelector('#heart-line polyline').getAttribute('points').includes(' ')")
+        assert await page.run(number("gaps")) == 0
     with report.check("a bar closes"):
-        await page.wait(f"{number('closed')} >= 1")
+        await page.wait_for(f"{number('closed')} >= 1")
     with report.check("a push by the form arrives, whoever it is for"):
         for audience in ("tags", "uids", "cids", "all"):
             payload = json.dumps({"to": audience, "漢字": "<b>&amp;"}, ensure_ascii=False, separators=(",", ":"))
-            await page.evaluate(f"document.getElementById('audience').value = '{audience}'")
+            await page.run(f"document.getElementById('audience').value = '{audience}'")
             await page.write("#data", payload)
             await page.click("#push button")
             arrived = f"document.querySelector('#arrived li').textContent.includes({json.dumps(payload)})"
-            await page.wait(f"{arrived} && {text('answer')}.startsWith('accepted')")
+            await page.wait_for(f"{arrived} && {text('answer')}.startsWith('accepted')")
     with report.check("a rate merges what is between"):
-        await page.evaluate("Object.assign(document.getElementById('rate'), { value: '1' }).onchange({ target: { value: '1' } })")
-        await page.wait(f"{number('merged')} >= 4")
-        await page.evaluate("Object.assign(document.getElementById('rate'), { value: '0' }).onchange({ target: { value: '0' } })")
-        assert await page.evaluate(number("gaps")) == 0
+        await page.run("Object.assign(document.getElementById('rate'), { value: '1' }).onchange({ target: { value: '1' } })")
+        await page.wait_for(f"{number('merged')} >= 4")
+        await page.run("Object.assign(document.getElementById('rate'), { value: '0' }).onchange({ target: { value: '0' } })")
+        assert await page.run(number("gaps")) == 0
     with report.check("a dropped connection comes back and resumes without a gap"):
         await page.click("#drop")
-        await page.wait(f"{text('state')} === 'disconnected'")
-        await page.wait(f"{text('state')} === 'connected' && {text('resumed')}.startsWith('resumed: ')")
-        assert await page.evaluate(number("reconnects")) == 1
-        assert await page.evaluate(number("gaps")) == 0
+        await page.wait_for(f"{text('state')} === 'disconnected'")
+        await page.wait_for(f"{text('state')} === 'connected' && {text('resumed')}.startsWith('resumed: ')")
+        assert await page.run(number("reconnects")) == 1
+        assert await page.run(number("gaps")) == 0
     with report.check("light, dark and a phone's width: no scrolling sideways, candles in each theme's colours"):
         for name, width, height, dark in [("light", 1280, 900, False), ("dark", 1280, 900, True), ("phone", 390, 844, False), ("phone-dark", 390, 844, True)]:
             await page.screen(width, height, dark)
-            await page.wait(f"{COLUMNS} > 100 && document.documentElement.scrollWidth <= {width}")
+            await page.wait_for(f"{COLUMNS} > 100 && document.documentElement.scrollWidth <= {width}")
             if pictures:
                 await page.picture(Path(pictures, f"demo-{name}.png"))
     with report.check("no complaint, and no request but to the node's own ports"):
-        assert page.complaints == [], page.complaints
-        asked = {urlsplit(url).netloc for url in page.requests if not url.startswith(("data:", "about:"))}
+        assert page.complaints() == [], page.complaints()
+        asked = {urlsplit(url).netloc for url in page.requests() if not url.startswith(("data:", "about:"))}
         assert asked == {addresses["http"], addresses["ws"]}, asked
     with report.check("what is refused is told by its word"):
-        await page.evaluate("document.getElementById('audience').options[0].value = 'nobody'")
-        await page.evaluate("document.getElementById('audience').selectedIndex = 0")
+        await page.run("document.getElementById('audience').options[0].value = 'nobody'")
+        await page.run("document.getElementById('audience').selectedIndex = 0")
         await page.click("#push button")
-        await page.wait(f"{text('answer')}.includes(': ') && !{text('answer')}.startsWith('accepted')")
+        await page.wait_for(f"{text('answer')}.includes(': ') && !{text('answer')}.startsWith('accepted')")
     with report.check("the policy keeps the page from anything else"):
         kept = "fetch('http://127.0.0.1:1/').then(() => 'went out', error => error.name)"
-        assert await page.evaluate(kept) == "TypeError"
-        await page.wait("true")
-        assert any("Content Security Policy" in complaint for complaint in page.complaints), page.complaints
+        assert await page.run(kept) == "TypeError"
+        while not any("Content Security Policy" in complaint for complaint in page.complaints()):
+            await page.wait_for("new Promise(done => setTimeout(() => done(true), 20))")
 
 
 async def updates(client, count):
@@ -145,8 +145,8 @@ async def main():
     binary, pictures = sys.argv[1], (sys.argv[2:] or [None])[0]
     with tempfile.TemporaryDirectory() as folder:
         with node(binary, folder, "--env", "dev") as addresses:
-            async with browser() as driven:
-                await look(report, await driven.page(), addresses, pictures)
+            async with Page(Path(folder)) as page:
+                await asyncio.wait_for(look(report, page, addresses, pictures), 120)
             log = Path(folder, "node.log").read_text()
             with report.check("the feed is quiet in the log, and says nothing of signs"):
                 quiet = [line for line in log.splitlines() if "WARN" in line or "ERROR" in line]

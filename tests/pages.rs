@@ -36,6 +36,8 @@ fn operators(groups: Vec<Group>, token: Option<&str>, pages: Pages) -> (SocketAd
         registry: Registry::default(),
         health: Health::new(200),
         pages,
+        cmdline: vec![],
+        heap_profile: false,
     });
     (address, running.expect("the thread starts"))
 }

@@ -1,4 +1,4 @@
-//! What operators see: metrics and health, on a thread of their own.
+//! What operators see: metrics, profiles and health, on a thread of their own.
 //!
 //! Invariants: nothing here runs on a core, so neither a scrape nor a profile stops one; what may not be seen by
 //! everybody wants the token, and whether a listener may do without one is decided before it is bound. Leaves out

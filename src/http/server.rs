@@ -45,7 +45,8 @@ pub struct Preview {
     pub answer: Option<Response>,
     /// Whether the request takes one of the bounded places; probes do not, so that a busy node still shows life.
     pub counted: bool,
-    /// Whether the request ends when its peer goes away. Its connection closes after the answer.
+    /// Whether the request ends when its peer goes away or closes its side, as Go's server takes it. Its connection
+    /// closes after the answer.
     pub watched: bool,
 }
 

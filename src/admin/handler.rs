@@ -1,16 +1,16 @@
 //! The operators' routes and who may use them.
 //!
-//! Invariants: state is changed by POST only (nothing does yet); the token is compared in constant time and is in
+//! Invariants: state is changed by POST only, and by no page that a browser shows; the token is compared in constant time and is in
 //! no answer; health is open, because probes cannot hold a secret.
 
 use std::sync::Arc;
 
 use http::{
     HeaderValue, Method, StatusCode,
-    header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
+    header::{ALLOW, AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
 };
 
-use super::{latency, scrape::Scrape};
+use super::{latency, log_level, scrape::Scrape};
 use crate::{
     health::Health,
     http::{self as server, Fault, Head, Preview, Request, Response},
@@ -42,7 +42,10 @@ const UNAUTHORIZED: Fault =
     Fault::new(StatusCode::UNAUTHORIZED, "unauthorized", "send the operators' token as Authorization: Bearer");
 const NOT_FOUND: Fault = Fault::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
 const NOT_ALLOWED: Fault =
-    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is read with GET");
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is not used with that method");
+// Any page that an operator looks at may send a POST to a loopback address.
+const FROM_A_PAGE: Fault =
+    Fault::new(StatusCode::FORBIDDEN, "forbidden", "orders to a node do not come from a browser");
 
 impl Handler {
     pub(super) fn new(groups: Vec<Group>, token: Option<Arc<Secret>>, registry: Registry, health: Arc<Health>) -> Self {
@@ -58,6 +61,7 @@ impl Handler {
             "/" => Some(Url::Index),
             "/debug/latency" if self.groups.contains(&Group::Pprof) => Some(Url::Latency),
             "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
+            "/admin/log-level" if self.groups.contains(&Group::Pprof) => Some(Url::LogLevel),
             _ => None,
         }
     }
@@ -70,7 +74,7 @@ impl Handler {
     }
 
     fn index(&self) -> Response {
-        let links = ["/live", "/ready", "/health", "/metrics", "/debug/latency"]
+        let links = ["/live", "/ready", "/health", "/metrics", "/debug/latency", "/admin/log-level"]
             .into_iter()
             .filter(|path| self.route(path).is_some());
         let links: String = links.map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
@@ -82,8 +86,10 @@ impl Handler {
 impl server::Handler for Handler {
     fn preview(&self, head: &Head) -> Preview {
         let Some(url) = self.route(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            let response = Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let is_order = takes_orders(url) && head.method == Method::POST;
+        if !is_order && !matches!(head.method, Method::GET | Method::HEAD) {
+            let allowed = if takes_orders(url) { "GET, HEAD, POST" } else { "GET, HEAD" };
+            let response = Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(allowed));
             return Preview::answer(url, response);
         }
         if matches!(url, Url::Live | Url::Ready | Url::Health) {
@@ -93,6 +99,9 @@ impl server::Handler for Handler {
             let challenge = HeaderValue::from_static("Bearer");
             return Preview::answer(url, Response::from(UNAUTHORIZED).with(WWW_AUTHENTICATE, challenge));
         }
+        if is_order && head.headers.contains_key(ORIGIN) {
+            return Preview::answer(url, FROM_A_PAGE);
+        }
         Preview::accept(url)
     }
 
@@ -101,9 +110,15 @@ impl server::Handler for Handler {
             Some(Url::Metrics) => self.scrape.response(),
             Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
+            Some(Url::LogLevel) => log_level::answer(&request, request.head.method == Method::POST),
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
         }
     }
+}
+
+/// Whether a POST to this route changes something.
+fn takes_orders(url: Url) -> bool {
+    matches!(url, Url::LogLevel)
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

@@ -7,6 +7,7 @@
 
 mod handler;
 mod latency;
+mod log_level;
 mod scrape;
 mod thread;
 

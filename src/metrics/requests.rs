@@ -67,6 +67,8 @@ labels!(
         Metrics => "/metrics",
         /// How old pushes are at each stage.
         Latency => "/debug/latency",
+        /// What is logged.
+        LogLevel => "/admin/log-level",
         /// The operators' index.
         Index => "/",
         /// Nothing that is served.

@@ -56,6 +56,8 @@ pub struct Node {
     pub http: SocketAddr,
     /// Metrics.
     pub metrics: SocketAddr,
+    /// Profiles and orders, if the test asked for `--pprof_port 0`; else nowhere.
+    pub pprof: SocketAddr,
     process: Child,
     lines: Lines,
     folder: PathBuf,
@@ -75,6 +77,9 @@ impl Node {
         node.ws = node.address("ws").await;
         node.http = node.address("http").await;
         node.metrics = node.address("metrics").await;
+        if config.extra_flags().iter().any(|flag| flag == "--pprof_port") {
+            node.pprof = node.address("pprof").await;
+        }
         node
     }
 
@@ -86,7 +91,7 @@ impl Node {
         std::fs::write(&file, config.text()).expect("the node's file");
         let (process, lines) = spawn(&arguments(id, queue, driver, &file, config), &folder);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        Self { id, ws: nowhere, http: nowhere, metrics: nowhere, process, lines, folder }
+        Self { id, ws: nowhere, http: nowhere, metrics: nowhere, pprof: nowhere, process, lines, folder }
     }
 
     /// The API as the tests' usual project.
@@ -175,7 +180,7 @@ fn arguments(id: u16, queue: Queue<'_>, driver: Driver, file: &Path, config: &Co
         .iter()
         .chain(&["--ws_host", "127.0.0.1", "--http_host", "127.0.0.1"])
         .chain(&["--ws_port", "0", "--http_port", "0", "--metrics_port", "0"])
-        .chain(&["--pprof_port", "off", "--swagger_port", "off"])
+        .chain(&["--swagger_port", "off"])
         .map(|argument| (*argument).to_owned())
         .collect();
     match queue {
@@ -193,6 +198,9 @@ fn arguments(id: u16, queue: Queue<'_>, driver: Driver, file: &Path, config: &Co
     }
     if !config.extra_flags().iter().any(|flag| flag == "--cores") {
         arguments.extend(["--cores".into(), "2".into()]);
+    }
+    if !config.extra_flags().iter().any(|flag| flag == "--pprof_port") {
+        arguments.extend(["--pprof_port".into(), "off".into()]);
     }
     arguments.extend_from_slice(config.extra_flags());
     arguments

@@ -494,6 +494,8 @@ pub const LOG_DIRECTIVES_BYTES_MAX: usize = 1 << 10;
 pub const REPORTS_WAITING_MAX: usize = 256;
 /// Errors and panics that may be reported at once.
 pub const REPORTS_BURST: u32 = 20;
+/// After so long without an error the program's names, which were read for its stack, are let go of.
+pub const REPORTS_REST_AFTER: Duration = Duration::from_secs(10);
 /// Frames of a reported stack.
 pub const REPORT_FRAMES_MAX: usize = 96;
 /// One report's way to Sentry.
@@ -501,7 +503,7 @@ pub const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process that ends waits for its last log lines, and as long again for its last reports.
 pub const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 /// The same when a core has died, both together: the process must be gone within a second.
-pub const LAST_WORDS_OF_A_CORE_MAX: Duration = Duration::from_millis(800);
+pub const LAST_WORDS_OF_A_CORE_MAX: Duration = Duration::from_millis(900);
 
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < NODE_TIMEOUT.as_millis());
 const _: () = assert!(LEASE_RENEW.as_millis() * 3 < LEASE_TTL.as_millis());

@@ -6,12 +6,12 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
     clock,
-    limits::{REPORTS_BURST, REPORTS_WAITING_MAX},
+    limits::{REPORTS_BURST, REPORTS_REST_AFTER, REPORTS_WAITING_MAX},
     metrics::{Count, Counters},
 };
 
@@ -36,7 +36,10 @@ struct State {
     limiter: Limiter,
     reports: VecDeque<Report>,
     turned_away: u64,
-    is_idle: bool,
+    /// Something was sent since the last rest.
+    has_worked: bool,
+    /// What came of the last flush.
+    is_flushed: bool,
     flush_until: Option<Instant>,
 }
 
@@ -47,13 +50,22 @@ pub enum Task {
     Send(Report, u64),
     /// Nothing waits any more: make sure until then that all has arrived, and say so.
     Flush(Instant),
+    /// Nothing has come for a while.
+    Rest,
 }
 
 impl Queue {
     /// An empty queue for `per_minute` reports a minute.
     pub fn new(per_minute: u32, now: Instant, counters: Arc<Counters>) -> Self {
         let limiter = Limiter::new(REPORTS_BURST, per_minute, now);
-        let state = State { limiter, reports: VecDeque::new(), turned_away: 0, is_idle: true, flush_until: None };
+        let state = State {
+            limiter,
+            reports: VecDeque::new(),
+            turned_away: 0,
+            has_worked: false,
+            is_flushed: false,
+            flush_until: None,
+        };
         Self { state: Lock::new(state), counters, filled: Condvar::new(), flushed: Condvar::new() }
     }
 
@@ -85,22 +97,27 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some(report) = state.reports.pop_front() {
-                state.is_idle = false;
+                state.has_worked = true;
                 return Task::Send(report, std::mem::take(&mut state.turned_away));
             }
             if let Some(until) = state.flush_until {
                 return Task::Flush(until);
             }
-            state.is_idle = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let wait = if state.has_worked { REPORTS_REST_AFTER } else { Duration::MAX };
+            let is_quiet = |state: &mut State| state.reports.is_empty() && state.flush_until.is_none();
+            let waited = self.filled.wait_timeout_while(state, wait, is_quiet).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+            if waited.1.timed_out() && std::mem::take(&mut state.has_worked) {
+                return Task::Rest;
+            }
         }
     }
 
-    /// What was asked for by [`Task::Flush`] is done, as far as it went.
-    pub fn flushed(&self) {
+    /// What was asked for by [`Task::Flush`] is done; whether all has arrived.
+    pub fn flushed(&self, all: bool) {
         let mut state = self.lock();
         state.flush_until = None;
-        state.is_idle = state.reports.is_empty();
+        state.is_flushed = all && state.reports.is_empty();
         self.flushed.notify_all();
     }
 
@@ -116,7 +133,7 @@ impl Queue {
             }
             state = self.flushed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.is_idle
+        state.is_flushed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

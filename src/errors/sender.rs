@@ -1,10 +1,6 @@
 //! The thread that turns reports into Sentry's events and hands them to its client.
 
-use std::{
-    ffi::c_void,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{ffi::c_void, sync::Arc, time::SystemTime};
 
 use sentry::{
     Client, ClientOptions, Transport, TransportFactory, TransportOptions,
@@ -24,24 +20,20 @@ use super::{
     report::Report,
 };
 
-/// What a stack begins with that is not where the error was.
-const OWN_FRAMES: &[&str] = &[
-    "backtrace::",
-    "ws_cluster::errors::",
-    "<ws_cluster::errors::",
-    "tracing",
-    "<tracing",
-    "std::panicking::",
-    "core::panicking::",
-    "std::sys::backtrace::",
-    "rust_begin_unwind",
-    "__rustc",
-    "core::ops::function::",
-    "core::option::",
-    "core::result::",
-    "<alloc::boxed::",
-    "std::thread::local::",
-    "std::thread::current",
+/// Sources of what a stack begins with that is not where the error was: telling of it. By files, because an inlined
+/// function has no path in its name.
+const TELLING: &[&str] = &[
+    "/backtrace-",
+    "/tracing-",
+    "/src/errors/",
+    "library/std/src/panicking.rs",
+    "library/std/src/sys/backtrace.rs",
+    "library/std/src/thread/local.rs",
+    "library/core/src/panicking.rs",
+    "library/core/src/option.rs",
+    "library/core/src/result.rs",
+    "library/core/src/ops/function.rs",
+    "library/alloc/src/boxed.rs",
 ];
 
 /// Sends what comes into the queue, for ever.
@@ -55,9 +47,10 @@ pub(super) fn run(queue: &Queue, settings: Settings, counters: &Counters) {
                 counters.add_shared(Count::ReportsSent, 1);
             }
             Task::Flush(until) => {
-                client.flush(Some(until.saturating_duration_since(clock::now())));
-                queue.flushed();
+                queue.flushed(client.flush(Some(until.saturating_duration_since(clock::now()))));
             }
+            // What maps the program's names is large, and the next error may be days away.
+            Task::Rest => backtrace::clear_symbol_cache(),
         }
     }
 }
@@ -121,41 +114,75 @@ fn exception(report: &Report) -> Exception {
 
 /// The frames of a stack, innermost first, from where the error was.
 fn frames(stack: &[usize]) -> Vec<Frame> {
-    let mut frames: Vec<Frame> = stack.iter().flat_map(|address| frames_at(*address)).collect();
-    // What maps the program's names is large, and the next error may be days away.
-    backtrace::clear_symbol_cache();
-    let is_own = |frame: &Frame| {
-        let name = frame.function.as_deref().unwrap_or_default();
-        OWN_FRAMES.iter().any(|start| name.starts_with(start))
-    };
-    let first = frames.iter().take_while(|frame| is_own(frame)).count();
+    let mut frames: Vec<(Frame, String)> = stack.iter().flat_map(|address| frames_at(*address)).collect();
+    // Without a file: what the compiler made.
+    let tells = |(_, path): &(Frame, String)| path.is_empty() || TELLING.iter().any(|part| path.contains(part));
+    let first = frames.iter().take_while(|frame| tells(frame)).count();
     if first < frames.len() {
         frames.drain(..first);
     }
-    frames
+    frames.into_iter().map(|(frame, _)| frame).collect()
 }
 
-/// The frames at one address: several where functions were inlined.
-fn frames_at(address: usize) -> Vec<Frame> {
+/// The frames at one address, several where functions were inlined, with their files' whole paths.
+fn frames_at(address: usize) -> Vec<(Frame, String)> {
     let mut frames = Vec::new();
     backtrace::resolve(address as *mut c_void, |symbol| {
-        let function = symbol.name().map(|name| format!("{name:#}"));
-        let is_ours = function.as_deref().is_some_and(|name| name.contains("ws_cluster::"));
-        frames.push(Frame {
-            filename: symbol.filename().map(|path| below_src(&path.display().to_string())),
+        let path = symbol.filename().map(|path| path.display().to_string()).unwrap_or_default();
+        let file = without_the_machine(&path);
+        let frame = Frame {
+            function: symbol.name().map(|name| format!("{name:#}")),
+            in_app: Some(file.starts_with("src/")),
+            filename: (!file.is_empty()).then(|| file.to_owned()),
             lineno: symbol.lineno().map(u64::from),
-            in_app: Some(is_ours),
             instruction_addr: Some(sentry::protocol::Addr::from(address as u64)),
-            function,
             ..Frame::default()
-        });
+        };
+        frames.push((frame, path));
     });
     frames
 }
 
-/// A source file's path without the machine it was built on.
-fn below_src(path: &str) -> String {
-    path.rfind("/src/").map_or(path, |at| &path[at + 1..]).to_owned()
+/// A source file's path without that of the machine it was built on: `src/…` is this program's, `library/…` the
+/// language's, others begin with their crate.
+fn without_the_machine(path: &str) -> &str {
+    if let Some(at) = path.find("/library/") {
+        return &path[at + 1..];
+    }
+    let of_crate = path.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
+    match (of_crate, path.rfind("/src/")) {
+        (Some((_, file)), _) => file,
+        (None, Some(at)) => &path[at + 1..],
+        (None, None) => path.rsplit('/').next().unwrap_or_default(),
+    }
 }
 
-const _: () = assert!(REPORT_TIMEOUT.as_millis() > Duration::from_secs(1).as_millis());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_does_not_tell_of_the_machine() {
+        for (path, shown) in [
+            ("/home/ann/ws-cluster/src/shard/core.rs", "src/shard/core.rs"),
+            ("/rustc/59807616/library/core/src/panicking.rs", "library/core/src/panicking.rs"),
+            (
+                "/home/ann/.cargo/registry/src/index.crates.io-19/monoio-0.2.4/src/driver/mod.rs",
+                "monoio-0.2.4/src/driver/mod.rs",
+            ),
+            ("/build/glibc/clone3.S", "clone3.S"),
+            ("", ""),
+        ] {
+            assert_eq!(without_the_machine(path), shown);
+        }
+    }
+
+    #[test]
+    fn a_stack_has_names_files_and_lines() {
+        let here = a_stack_has_names_files_and_lines as *const () as usize;
+        let (frame, _) = frames_at(here + 8).pop().expect("a frame");
+        assert!(frame.function.is_some_and(|name| name.ends_with("a_stack_has_names_files_and_lines")));
+        assert_eq!((frame.filename.as_deref(), frame.in_app), (Some("src/errors/sender.rs"), Some(true)));
+        assert!(frame.lineno.is_some());
+    }
+}

@@ -11,7 +11,7 @@ use std::{
 use crate::{clock, errors, logs};
 
 /// Of the time at the end so much is kept for the log, which comes last, because it also tells of what was not sent.
-const FOR_THE_LOG: u32 = 4;
+const FOR_THE_LOG: u32 = 8;
 
 /// Speaks the last words when it is dropped: also when the node's thread panics.
 pub(super) struct AtTheEnd(pub Duration);
@@ -30,16 +30,14 @@ pub(super) fn exit(status: i32, within: Duration) -> ! {
 
 fn speak(within: Duration) {
     let (begin, for_the_log) = (clock::now(), within / FOR_THE_LOG);
-    if let Some(reports) = errors::installed() {
-        if !reports.flush(begin + within - for_the_log) {
-            tracing::warn!("not every report of an error could be sent before the end");
-        }
+    // What is there already gets out at once, so that little is left for the end.
+    let log = |end| logs::installed().map_or(0, |logs| logs.flush(end));
+    log(begin + for_the_log);
+    if errors::installed().is_some_and(|reports| !reports.flush(begin + within - for_the_log)) {
+        tracing::warn!("not every report of an error could be sent before the end");
     }
-    if let Some(logs) = logs::installed() {
-        let bytes = logs.flush(begin + within);
-        if bytes > 0 {
-            let _ =
-                writeln!(io::stderr(), "ws-cluster: {bytes} bytes of log lines could not be written before the end");
-        }
+    let bytes = log(begin + within);
+    if bytes > 0 {
+        let _ = writeln!(io::stderr(), "ws-cluster: {bytes} bytes of log lines could not be written before the end");
     }
 }

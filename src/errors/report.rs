@@ -17,7 +17,7 @@ use tracing::{
 use crate::{
     clock,
     limits::{LOG_MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX, USER_TEXT_BYTES_MAX},
-    logs::text::{Bounded, clean},
+    logs::text::{Bounded, clean, clean_named},
 };
 
 /// An error or a panic.
@@ -93,7 +93,7 @@ impl Visit for Texts {
             return clean(value, LOG_MESSAGE_BYTES_MAX, &mut self.message);
         }
         let mut text = String::new();
-        clean(value, USER_TEXT_BYTES_MAX, &mut text);
+        clean_named(field.name(), value, USER_TEXT_BYTES_MAX, &mut text);
         self.fields.push((field.name(), text));
     }
 }

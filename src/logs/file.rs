@@ -84,7 +84,8 @@ impl LogFile {
         if self.bytes == 0 {
             self.day = clock::utc_day(unix);
         }
-        let room = usize::try_from(self.when.room(self.bytes)).unwrap_or(usize::MAX);
+        let room = if self.is_regular { self.when.room(self.bytes) } else { u64::MAX };
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         let fitting = if room >= lines.len() { lines.len() } else { last_line_end(&lines[..room]).max(first) };
         self.write(&lines[..fitting])
     }
@@ -116,19 +117,21 @@ impl LogFile {
         }
     }
 
+    /// The new file is there before the old one goes, so that on a disk without room for it nothing has happened.
     fn try_rotate(&mut self, unix: Duration) -> io::Result<()> {
         let stamp = Stamp::next(self.last, unix);
         let (path, away) = (self.path(), self.directory.join(self.names.rotated(stamp)));
-        fs::rename(&path, &away)?;
-        match open(&path) {
-            Ok(file) => self.file = file,
-            Err(error) => {
-                fs::rename(&away, &path)?;
-                return Err(error);
-            }
+        let next = self.directory.join(format!("{}.next", self.names.current()));
+        let file = open(&next)?;
+        if let Err(error) = fs::rename(&path, &away) {
+            let _ = fs::remove_file(&next);
+            return Err(error);
         }
-        (self.bytes, self.last) = (0, Some(stamp));
-        self.day = clock::utc_day(unix);
+        if let Err(error) = fs::rename(&next, &path) {
+            let _ = fs::rename(&away, &path);
+            return Err(error);
+        }
+        (self.file, self.bytes, self.last) = (file, 0, Some(stamp));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! One event as one line: for people, or as a JSON object of the shape that `tracing_subscriber`'s has.
 //!
 //! Invariants: a line ends with the only newline in it and is at most [`LOG_LINE_BYTES_MAX`] long; every value went
-//! through [`clean`].
+//! through [`clean`] or [`clean_named`].
 
 use std::{
     fmt::{self, Write},
@@ -18,7 +18,7 @@ use crate::{
     limits::{LOG_LINE_BYTES_MAX, LOG_MESSAGE_BYTES_MAX, USER_TEXT_BYTES_MAX},
 };
 
-use super::text::{Bounded, clean};
+use super::text::{Bounded, clean, clean_named};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,23 +99,24 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn text(&mut self, field: &Field, text: &str) {
+        let mut cleaned = String::new();
         if field.name() == "message" {
+            clean(text, LOG_MESSAGE_BYTES_MAX, &mut cleaned);
             return match self.json {
-                true => json_text(text, LOG_MESSAGE_BYTES_MAX, self.message),
-                false => clean(text, LOG_MESSAGE_BYTES_MAX, self.message),
+                true => json_text(&cleaned, self.message),
+                false => self.message.push_str(&cleaned),
             };
         }
+        clean_named(field.name(), text, USER_TEXT_BYTES_MAX, &mut cleaned);
         self.name(field);
+        let is_bare = |c: char| !c.is_whitespace() && !"\"=\\".contains(c);
         if self.json {
-            return json_text(text, USER_TEXT_BYTES_MAX, self.rest);
+            json_text(&cleaned, self.rest);
+        } else if !cleaned.is_empty() && cleaned.chars().all(is_bare) {
+            self.rest.push_str(&cleaned);
+        } else {
+            let _ = write!(self.rest, "\"{}\"", cleaned.replace('"', "\\\""));
         }
-        let is_bare = |c: char| !c.is_whitespace() && !c.is_control() && !"\"=\\".contains(c);
-        if !text.is_empty() && text.chars().all(is_bare) {
-            return clean(text, USER_TEXT_BYTES_MAX, self.rest);
-        }
-        let mut cleaned = String::new();
-        clean(text, USER_TEXT_BYTES_MAX, &mut cleaned);
-        let _ = write!(self.rest, "\"{}\"", cleaned.replace('"', "\\\""));
     }
 
     /// A number or truth value.
@@ -164,13 +165,10 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Appends what may be shown of `text` as a JSON string.
-fn json_text(text: &str, bytes_max: usize, out: &mut String) {
-    let mut cleaned = String::new();
-    clean(text, bytes_max, &mut cleaned);
+/// Appends a text without control characters as a JSON string.
+fn json_text(cleaned: &str, out: &mut String) {
     out.push('"');
     for c in cleaned.chars() {
-        // Control characters are gone already.
         if matches!(c, '"' | '\\') {
             out.push('\\');
         }

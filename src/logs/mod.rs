@@ -17,6 +17,9 @@ pub mod rotation;
 pub mod text;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     path::PathBuf,

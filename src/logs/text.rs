@@ -55,6 +55,12 @@ pub fn clean(text: &str, bytes_max: usize, out: &mut String) {
     }
 }
 
+/// Appends what may be shown of the value that is called `name`.
+pub fn clean_named(name: &str, text: &str, bytes_max: usize, out: &mut String) {
+    let is_sensitive = SENSITIVE.iter().chain(HEADERS).any(|sensitive| name.eq_ignore_ascii_case(sensitive));
+    if is_sensitive { out.push_str(STARS) } else { clean(text, bytes_max, out) }
+}
+
 /// A writer that takes a value's text up to a bound; the rest of a long one is not even formatted into memory.
 pub struct Bounded<'a> {
     text: &'a mut String,

@@ -89,12 +89,6 @@ pub struct Config {
     pub log_targets: Option<String>,
     /// How a log line looks.
     pub log_format: LogFormat,
-    /// Whether the age of pushes is measured at each stage of their way.
-    pub stage_latency: bool,
-    /// Where traces go (OTLP over HTTP); none: there are no traces.
-    pub otlp_endpoint: Option<String>,
-    /// One push in so many gets a trace.
-    pub trace_one_in: u32,
     /// Where lines go; none: the standard error.
     pub log_file: Option<String>,
     /// Whether the log file is closed for a new one when a day begins (UTC).
@@ -103,6 +97,12 @@ pub struct Config {
     pub log_compress: bool,
     /// Where errors and panics are reported.
     pub sentry_dsn: SentryDsn,
+    /// Whether the age of pushes is measured at each stage of their way.
+    pub stage_latency: bool,
+    /// Where traces go (OTLP over HTTP); none: there are no traces.
+    pub otlp_endpoint: Option<String>,
+    /// One push in so many gets a trace.
+    pub trace_one_in: u32,
     /// Every bound.
     pub limits: Limits,
     /// The tenants.

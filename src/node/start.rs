@@ -59,7 +59,6 @@ pub(super) fn start(config: Config, registry: Registry) -> io::Result<()> {
     let files_max = machine::raise_file_limit();
     let mut bound = bind(&config, cores)?;
     let queue = &config.limits.queue;
-    let registry = Registry::default();
     let traces = start_traces(&config, &registry)?;
     let shared = Shared {
         boot: random_boot(),

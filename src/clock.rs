@@ -37,3 +37,49 @@ pub fn local_text(unix: Duration) -> String {
     let utc = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default();
     utc.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
+
+/// A moment in UTC as log lines have it: `2006-01-02T15:04:05.000000Z`.
+pub fn utc_text(unix: Duration) -> String {
+    utc(unix).format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+/// A moment in UTC to the second as file names have it: `2006-01-02T15-04-05`. As texts they sort like the moments.
+pub fn utc_stamp(unix: Duration) -> String {
+    utc(unix).format(STAMP).to_string()
+}
+
+/// The moment of a [`utc_stamp`].
+pub fn of_utc_stamp(stamp: &str) -> Option<Duration> {
+    let moment = chrono::NaiveDateTime::parse_from_str(stamp, STAMP).ok()?;
+    Some(Duration::from_secs(u64::try_from(moment.and_utc().timestamp()).ok()?))
+}
+
+/// The number of the day in UTC since the epoch.
+pub fn utc_day(unix: Duration) -> u64 {
+    unix.as_secs() / 86_400
+}
+
+const STAMP: &str = "%Y-%m-%dT%H-%M-%S";
+
+fn utc(unix: Duration) -> chrono::DateTime<chrono::Utc> {
+    let seconds = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
+    chrono::DateTime::from_timestamp(seconds, unix.subsec_nanos()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_sort_and_read_back() {
+        let moment = Duration::new(1_795_738_353, 987_654_321);
+        assert_eq!(utc_text(moment), "2026-11-27T00:12:33.987654Z");
+        assert_eq!(utc_stamp(moment), "2026-11-27T00-12-33");
+        assert_eq!(of_utc_stamp("2026-11-27T00-12-33"), Some(Duration::from_secs(moment.as_secs())));
+        for bad in ["", "2026-11-27", "2026-11-27T00:12:33", "2026-13-27T00-12-33", "1969-12-31T23-59-59"] {
+            assert_eq!(of_utc_stamp(bad), None, "{bad}");
+        }
+        assert!(utc_stamp(Duration::from_secs(86_399)) < utc_stamp(Duration::from_secs(86_400)));
+        assert_eq!(utc_day(Duration::from_secs(86_400)) - utc_day(Duration::from_secs(86_399)), 1);
+    }
+}

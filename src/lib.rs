@@ -8,9 +8,11 @@ pub mod limits;
 pub mod metrics;
 pub mod model;
 
+pub mod logs;
 pub mod protocol;
 pub mod traces;
 
+pub mod errors;
 pub mod exchange;
 pub mod hub;
 

@@ -197,6 +197,23 @@ pub struct CompressionLimits {
     pub deflate_bytes_max: usize,
 }
 
+/// Bounds on logs and on reports of errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Lines that wait to be written, in bytes; beyond: lost and counted.
+    pub log_buffer_bytes_max: usize,
+    /// A log file is closed for a new one before it is longer; 0: whatever its length.
+    pub log_rotate_bytes: u64,
+    /// Rotated log files that are kept; 0: any number.
+    pub log_keep_files: usize,
+    /// Their bytes together; 0: any number.
+    pub log_keep_bytes: u64,
+    /// Their age; 0: any.
+    pub log_keep_age: Duration,
+    /// Errors and panics reported to Sentry a minute.
+    pub sentry_events_per_minute: u32,
+}
+
 /// All bounds together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -214,6 +231,8 @@ pub struct Limits {
     pub http: HttpLimits,
     /// Compression of messages.
     pub compression: CompressionLimits,
+    /// Logs and reports of errors.
+    pub logs: LogLimits,
 }
 
 impl WritingLimits {
@@ -346,6 +365,19 @@ impl Default for CompressionLimits {
     }
 }
 
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            log_buffer_bytes_max: 8 << 20,
+            log_rotate_bytes: 64 << 20,
+            log_keep_files: 30,
+            log_keep_bytes: 1 << 30,
+            log_keep_age: Duration::from_secs(30 * 86_400),
+            sentry_events_per_minute: 60,
+        }
+    }
+}
+
 /// A part of the online list sent to back-ends holds at most so many users.
 pub const ONLINE_CLIENTS_MAX: usize = 1000;
 /// How often each node sends its online list.
@@ -474,6 +506,36 @@ pub const THREAD_STACK_TIMEOUT: Duration = Duration::from_millis(250);
 pub const SYMBOLS_MAX: usize = 1024;
 /// User text in a log line or an error message.
 pub const USER_TEXT_BYTES_MAX: usize = 256;
+/// The message of a log line, which the program itself wrote.
+pub const LOG_MESSAGE_BYTES_MAX: usize = 2 << 10;
+/// A log line; what is longer is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// First pause after a log line could not be written; doubles up to [`LOG_WRITE_RETRY_MAX`].
+pub const LOG_WRITE_RETRY_MIN: Duration = Duration::from_millis(10);
+/// See [`LOG_WRITE_RETRY_MIN`].
+pub const LOG_WRITE_RETRY_MAX: Duration = Duration::from_millis(500);
+/// Pause after a rotation that failed; the old file goes on meanwhile.
+pub const LOG_ROTATE_RETRY: Duration = Duration::from_secs(10);
+/// How often it is looked whether somebody has moved the log file away.
+pub const LOG_FILE_LOOK: Duration = Duration::from_secs(1);
+/// How often old log files are looked at when none was rotated.
+pub const LOG_TIDY_INTERVAL: Duration = Duration::from_secs(600);
+/// Directives of a log level (`info,ws_cluster::broker=debug`), in bytes.
+pub const LOG_DIRECTIVES_BYTES_MAX: usize = 1 << 10;
+/// Errors and panics that wait for the thread that reports them; beyond: counted.
+pub const REPORTS_WAITING_MAX: usize = 256;
+/// Errors and panics that may be reported at once.
+pub const REPORTS_BURST: u32 = 20;
+/// After so long without an error the program's names, which were read for its stack, are let go of.
+pub const REPORTS_REST_AFTER: Duration = Duration::from_secs(10);
+/// Frames of a reported stack.
+pub const REPORT_FRAMES_MAX: usize = 96;
+/// One report's way to Sentry.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process that ends waits for its last log lines, and as long again for its last reports.
+pub const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+/// The same when a core has died, both together: the process must be gone within a second.
+pub const LAST_WORDS_OF_A_CORE_MAX: Duration = Duration::from_millis(900);
 
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < NODE_TIMEOUT.as_millis());
 const _: () = assert!(LEASE_RENEW.as_millis() * 3 < LEASE_TTL.as_millis());

@@ -1,7 +1,7 @@
 //! Counters of one core or thread, summed at scrape.
 //!
 //! Invariants: a counter is written by one thread only (a plain load and store, no lock and no shared cache
-//! line); labels are closed enums.
+//! line), but for those of the whole process (`add_shared`), which are rare; labels are closed enums.
 
 pub mod latency;
 pub mod requests;
@@ -180,6 +180,36 @@ counters! {
     ProfilesTaken => "ws_profiles_total", "", "CPU profiles and flame graphs that were taken.";
     /// Samples that were lost because a buffer was full.
     ProfileSamplesDropped => "ws_profile_samples_dropped_total", "", "Samples of profiles that were lost because a buffer was full.";
+    /// Log lines that need someone.
+    LinesError => "ws_log_lines_total", r#"level="error""#, "Lines handed to the log, by level; lost ones included.";
+    /// Log lines that may need someone.
+    LinesWarn => "ws_log_lines_total", r#"level="warn""#, "Lines handed to the log, by level; lost ones included.";
+    /// Log lines about the node.
+    LinesInfo => "ws_log_lines_total", r#"level="info""#, "Lines handed to the log, by level; lost ones included.";
+    /// Log lines about details.
+    LinesDebug => "ws_log_lines_total", r#"level="debug""#, "Lines handed to the log, by level; lost ones included.";
+    /// Log lines for which there was no room.
+    LinesDropped => "ws_log_lines_dropped_total", "", "Log lines lost because their buffer was full.";
+    /// Bytes of log lines that are not written yet (gauge).
+    LinesBufferBytes => "ws_log_buffer_bytes", "", "Bytes of log lines that wait to be written.";
+    /// Writes of log lines that failed.
+    LinesWritesFailed => "ws_log_writes_failed_total", "", "Writes of log lines that failed or found no room; they are tried again.";
+    /// Log files closed for a new one.
+    LogFilesRotated => "ws_log_files_total", r#"event="rotated""#, "Log files, by event.";
+    /// Rotations that failed; the old file goes on.
+    LogFilesNotRotated => "ws_log_files_total", r#"event="rotation_failed""#, "Log files, by event.";
+    /// Rotated log files compressed.
+    LogFilesCompressed => "ws_log_files_total", r#"event="compressed""#, "Log files, by event.";
+    /// Rotated log files that could not be compressed for now.
+    LogFilesNotCompressed => "ws_log_files_total", r#"event="compression_failed""#, "Log files, by event.";
+    /// Rotated log files removed as too many, too large or too old.
+    LogFilesRemoved => "ws_log_files_total", r#"event="removed""#, "Log files, by event.";
+    /// Errors and panics given to the Sentry client.
+    ReportsSent => "ws_error_reports_total", r#"result="sent""#, "Errors and panics for Sentry, by result.";
+    /// Errors and panics beyond the rate.
+    ReportsOverRate => "ws_error_reports_total", r#"result="over_rate""#, "Errors and panics for Sentry, by result.";
+    /// Errors and panics for which there was no room.
+    ReportsOverflowed => "ws_error_reports_total", r#"result="overflow""#, "Errors and panics for Sentry, by result.";
     /// Whether io_uring drives the cores (gauge).
     DriverUring => "ws_driver", r#"driver="io_uring""#, "Cores by driver.";
     /// Whether epoll drives the cores (gauge).
@@ -210,6 +240,12 @@ impl Counters {
     pub fn add(&self, count: Count, n: u64) {
         let cell = &self.cells[count as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Adds to a counter that several threads write, with a locked instruction. A counter is written either so or by
+    /// its one thread, never both.
+    pub fn add_shared(&self, count: Count, n: u64) {
+        self.cells[count as usize].fetch_add(n, Ordering::Relaxed);
     }
 
     /// Adds one.

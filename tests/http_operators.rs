@@ -108,6 +108,11 @@ fn health_is_open_and_the_rest_wants_the_token() {
 #[test]
 fn a_listener_serves_its_own_groups_only() {
     let fixture = fixture(vec![Group::Pprof], None);
+    let answer = ask(fixture.address, "PUT /admin/log-level HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("get, head, post")));
+    let answer =
+        ask(fixture.address, "POST /admin/log-level?level=off HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n\r\n");
+    assert_eq!(answer.status, 403, "any page could do it");
     assert_eq!(get(fixture.address, "/metrics", "").status, 404);
     let index = get(fixture.address, "/", "").body;
     assert!(!index.contains("/metrics") && index.contains("/debug/pprof/"), "{index}");

@@ -1,6 +1,6 @@
 //! The operators' routes and who may use them.
 //!
-//! Invariants: state is changed by POST only (nothing does yet); the token is compared in constant time and is in
+//! Invariants: state is changed by POST only, and by no page that a browser shows; the token is compared in constant time and is in
 //! no answer; health is open, because probes cannot hold a secret.
 
 use std::{rc::Rc, sync::Arc};
@@ -8,11 +8,11 @@ use std::{rc::Rc, sync::Arc};
 use data_encoding::BASE64;
 use http::{
     HeaderValue, Method, StatusCode,
-    header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
+    header::{ALLOW, AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
 };
 
 use super::{
-    latency,
+    latency, log_level,
     pages::{self, Pages},
     pprof::{self, Pprof},
     scrape::Scrape,
@@ -50,7 +50,10 @@ const UNAUTHORIZED: Fault =
     Fault::new(StatusCode::UNAUTHORIZED, "unauthorized", "send the operators' token as Authorization: Bearer");
 const NOT_FOUND: Fault = Fault::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
 const NOT_ALLOWED: Fault =
-    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is read with GET");
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is not used with that method");
+// Any page that an operator looks at may send a POST to a loopback address.
+const FROM_A_PAGE: Fault =
+    Fault::new(StatusCode::FORBIDDEN, "forbidden", "orders to a node do not come from a browser");
 
 impl Handler {
     pub(super) fn new(
@@ -76,6 +79,7 @@ impl Handler {
             "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
             pages::DOCUMENT if self.groups.contains(&Group::Swagger) => Some(Url::OpenApi),
             path if pages::is_page(path) && self.groups.contains(&Group::Swagger) => Some(Url::Swagger),
+            "/admin/log-level" if self.groups.contains(&Group::Pprof) => Some(Url::LogLevel),
             _ if self.groups.contains(&Group::Pprof) => pprof::route(path),
             _ => None,
         }
@@ -99,6 +103,7 @@ impl Handler {
             "/metrics",
             "/debug/latency",
             "/debug/pprof/",
+            "/admin/log-level",
             pages::INDEX,
             pages::DOCUMENT,
         ];
@@ -112,8 +117,9 @@ impl Handler {
 impl server::Handler for Handler {
     fn preview(&self, head: &Head) -> Preview {
         let Some(url) = self.route(head.path()) else { return Preview::answer(Url::Other, NOT_FOUND) };
+        let is_order = takes_orders(url) && head.method == Method::POST;
         // Addresses to be named may be more than fit into a target; nothing is changed by that.
-        let may_post = url == Url::PprofSymbol;
+        let may_post = takes_orders(url) || url == Url::PprofSymbol;
         if !(matches!(head.method, Method::GET | Method::HEAD) || may_post && head.method == Method::POST) {
             let allowed = if may_post { "GET, HEAD, POST" } else { "GET, HEAD" };
             return Preview::answer(url, Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(allowed)));
@@ -126,6 +132,9 @@ impl server::Handler for Handler {
                 HeaderValue::from_static(if is_for_browsers(url) { "Basic realm=\"operators\"" } else { "Bearer" });
             return Preview::answer(url, Response::from(UNAUTHORIZED).with(WWW_AUTHENTICATE, challenge));
         }
+        if is_order && head.headers.contains_key(ORIGIN) {
+            return Preview::answer(url, FROM_A_PAGE);
+        }
         if pprof::takes_long(url) { Preview::accept_while_connected(url) } else { Preview::accept(url) }
     }
 
@@ -134,6 +143,7 @@ impl server::Handler for Handler {
             Some(Url::Metrics) => self.scrape.response(),
             Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
+            Some(Url::LogLevel) => log_level::answer(&request, request.head.method == Method::POST),
             Some(Url::OpenApi | Url::Swagger) => self.pages.response(&request.head),
             Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
@@ -158,6 +168,11 @@ fn password_of(given: &[u8]) -> Option<Vec<u8>> {
     let pair = BASE64.decode(given).ok()?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
     Some(pair[colon + 1..].to_vec())
+}
+
+/// Whether a POST to this route changes something.
+fn takes_orders(url: Url) -> bool {
+    matches!(url, Url::LogLevel)
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

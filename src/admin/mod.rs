@@ -1,12 +1,12 @@
-//! What operators see: metrics, profiles and health, on a thread of their own.
+//! What operators see and order: metrics, profiles, health, the log level, on a thread of their own.
 //!
 //! Invariants: nothing here runs on a core, so neither a scrape nor a profile stops one; what may not be seen by
-//! everybody wants the token, and whether a listener may do without one is decided before it is bound. Leaves out
-//! what each group serves beyond metrics, profiles and the API's [`pages`]: orders to the node get a module beside
-//! them and a line in [`handler`].
+//! everybody wants the token, and whether a listener may do without one is decided before it is bound. A further order
+//! to the node gets a module beside [`log_level`] and a line in [`handler`].
 
 mod handler;
 mod latency;
+mod log_level;
 mod pages;
 mod pprof;
 mod scrape;

@@ -22,6 +22,7 @@ const RELATIONS: &[(&str, &str, &str)] = &[
     ("batch_bytes_max", "replay_bytes_max", "what is replayed are whole appends"),
     ("batch_bytes_max", "log_bytes_max", "the log holds whole appends"),
     ("outbox_bytes_max", "outboxes_bytes_max", "one outbox is part of all"),
+    ("log_rotate_bytes", "log_keep_bytes", "a rotated file must fit what is kept"),
     ("deflate_bytes_min", "deflate_bytes_max", "what is between them is compressed"),
     ("heartbeat", "ping_after", "a client that keeps its heartbeat needs no ping"),
     ("request_timeout", "request_timeout_max", "the default is one of the allowed"),

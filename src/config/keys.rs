@@ -11,6 +11,7 @@ use super::{
     value::{Bounds, Kind, Unit, Value},
     values::split_port,
 };
+use crate::logs::level::Directives;
 
 /// One key.
 pub struct Key {
@@ -218,12 +219,27 @@ static NODE: &[Section] = &[
         ],
     },
     Section {
-        title: "Logs",
+        title: "Logs and errors",
         limits: false,
         keys: &[
             Key::word("log_level", "`off`, `error`, `warn`, `info`, `debug`", |c| &mut c.log_level)
-                .is("The least important messages that are logged."),
-            Key::word("log_format", "`human`, `json`", |c| &mut c.log_format).is("How a log line looks."),
+                .is("The least important messages that are logged. `POST /admin/log-level` changes it while the node runs."),
+            Key::new("log_targets", Kind::Text("`module=level`, with commas between", is_log_targets), |c| &mut c.log_targets)
+                .is("Modules that are logged at another level, as `ws_cluster::broker=debug,ws_cluster::http=warn`."),
+            Key::word("log_format", "`human`, `json`", |c| &mut c.log_format)
+                .is("How a log line looks. Times are UTC; control characters are escaped, values cut at 256 bytes."),
+            Key::new("log_file", Kind::Text("a path that ends in a file's name", is_log_file), |c| &mut c.log_file).is(
+                "Where lines go; without it to the standard error. One process a file. Rotated files stand beside it and are called \
+                 after the moment, in UTC, and a number: `ws-cluster.2026-11-27T00-12-33.001.log.gz`. A file that somebody else \
+                 moves away is made anew within a second, without a signal.",
+            ),
+            Key::word("log_rotate_daily", "`true`, `false`", |c| &mut c.log_rotate_daily)
+                .is("Whether the first line of a day (UTC) begins a new `log_file`; `log_rotate_bytes` bounds its length too."),
+            Key::word("log_compress", "`true`, `false`", |c| &mut c.log_compress).is("Whether rotated log files are compressed (gzip)."),
+            Key::word("sentry_dsn", "a DSN, `https://key@host/project`; empty is off", |c| &mut c.sentry_dsn).secret().is(
+                "Where errors and panics are reported: Sentry, or what speaks its protocol. Each has release, environment, node, core and a stack, \
+                 and neither payloads, queries nor secrets.",
+            ),
         ],
     },
     Section {
@@ -252,6 +268,15 @@ fn is_key_prefix(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
 }
 
+fn is_log_targets(text: &str) -> bool {
+    Directives::parse(&format!("info,{text}")).is_ok()
+}
+
+fn is_log_file(text: &str) -> bool {
+    let is_name = |name: &str| !matches!(name, "" | "." | "..");
+    text.len() < 4096 && !text.contains('\0') && text.rsplit('/').next().is_some_and(is_name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -270,6 +295,14 @@ mod tests {
             let told = !key.too_small.is_empty() && !key.too_large.is_empty();
             assert!(told || !matches!(key.kind, Kind::Number(_)), "{}", key.name);
         }
+    }
+
+    #[test]
+    fn log_files_and_targets_are_checked() {
+        assert!(["ws.log", "/var/log/ws-cluster.log", "a/b"].iter().all(|path| is_log_file(path)));
+        assert!(["", "/", "logs/", "a/..", ".", "a\0b"].iter().all(|path| !is_log_file(path)));
+        assert!(is_log_targets("ws_cluster::broker=debug, ws_cluster::http=warn"));
+        assert!(["", "debug", "ws_cluster=trace", "a=b=debug"].iter().all(|text| !is_log_targets(text)));
     }
 
     #[test]

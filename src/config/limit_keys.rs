@@ -11,7 +11,7 @@ const HOUR: u64 = 60 * MINUTE;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-pub(super) static SECTIONS: &[Section] = &[OPENING, FRAMES, WRITING, LIFE];
+pub(super) static SECTIONS: &[Section] = &[OPENING, FRAMES, WRITING, LIFE, LOGS];
 
 const OPENING: Section = Section {
     title: "Limits: opening a connection",
@@ -216,5 +216,36 @@ const LIFE: Section = Section {
                 "The other nodes are stormed.",
                 "A restart takes long; the orchestrator may kill before the end.",
             ),
+    ],
+};
+
+const LOGS: Section = Section {
+    title: "Limits: logs and errors",
+    limits: true,
+    keys: &[
+        Key::number("log_buffer_bytes_max", Bytes, 64 * KIB, 1 << 30, |c| &mut c.limits.logs.log_buffer_bytes_max)
+            .is("Log lines that wait for the disk or the terminal; nobody waits for room, what no longer fits is lost and counted.")
+            .extremes("A disk that is full for a moment loses lines.", "More memory while a disk is full."),
+        Key::number("log_rotate_bytes", Bytes, 64 * KIB, 1 << 40, |c| &mut c.limits.logs.log_rotate_bytes)
+            .or_zero("whatever its length")
+            .is("`log_file` is closed for a new one before it is longer.")
+            .extremes("Many files.", "A file that no editor opens; much at once to compress."),
+        Key::number("log_keep_files", Of("files"), 1, 100_000, |c| &mut c.limits.logs.log_keep_files)
+            .or_zero("any number")
+            .is("Rotated log files that are kept.")
+            .extremes("What went wrong last night is gone.", "The other two bounds decide alone."),
+        Key::number("log_keep_bytes", Bytes, 64 * KIB, 1 << 44, |c| &mut c.limits.logs.log_keep_bytes)
+            .or_zero("any number")
+            .is("Bytes of all rotated log files together, as they are on the disk.")
+            .extremes("What went wrong last night is gone.", "The disk fills up."),
+        Key::number("log_keep_age", Time, MINUTE, 3660 * 24 * HOUR, |c| &mut c.limits.logs.log_keep_age)
+            .or_zero("any age")
+            .is("How long a rotated log file is kept.")
+            .extremes("What went wrong last night is gone.", "The other two bounds decide alone."),
+        Key::number("sentry_events_per_minute", Of("events/min"), 1, 60_000, |c| {
+            &mut c.limits.logs.sentry_events_per_minute
+        })
+        .is("Errors and panics that are reported, with a burst of 20; the next one tells how many were not.")
+        .extremes("Of several different errors some are never seen.", "An error in every message uses up what one pays for."),
     ],
 };

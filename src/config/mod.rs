@@ -33,7 +33,7 @@ pub use error::{ConfigError, Source};
 pub use listeners::{Group, Listener};
 pub use projects::{DEMO_PID, DEMO_SECRET};
 pub use sources::{Environment, Flags};
-pub use values::{AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, RedisUrl};
+pub use values::{AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, RedisUrl, SentryDsn};
 
 use crate::{
     limits::Limits,
@@ -87,8 +87,18 @@ pub struct Config {
     pub driver: Driver,
     /// The least important messages that are logged.
     pub log_level: LogLevel,
+    /// Modules that are logged at another level: `ws_cluster::broker=debug`, with commas between.
+    pub log_targets: Option<String>,
     /// How a log line looks.
     pub log_format: LogFormat,
+    /// Where lines go; none: the standard error.
+    pub log_file: Option<String>,
+    /// Whether the log file is closed for a new one when a day begins (UTC).
+    pub log_rotate_daily: bool,
+    /// Whether rotated log files are compressed.
+    pub log_compress: bool,
+    /// Where errors and panics are reported.
+    pub sentry_dsn: SentryDsn,
     /// Whether the age of pushes is measured at each stage of their way.
     pub stage_latency: bool,
     /// Where traces go (OTLP over HTTP); none: there are no traces.
@@ -143,6 +153,11 @@ impl Config {
             cores: 0,
             driver: Driver::Auto,
             log_level: LogLevel::Info,
+            log_targets: None,
+            log_file: None,
+            log_rotate_daily: true,
+            log_compress: true,
+            sentry_dsn: SentryDsn::default(),
             log_format: if prod { LogFormat::Json } else { LogFormat::Human },
             stage_latency: true,
             otlp_endpoint: None,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     number::{SIZE_FORM, TIME_FORM, parse_size, parse_time, show_size, show_time},
-    values::{Choice, Port, RedisUrl},
+    values::{Choice, Port, RedisUrl, SentryDsn},
 };
 use crate::model::{
     network::{Network, Networks},
@@ -191,7 +191,7 @@ macro_rules! number_value {
     )+};
 }
 
-number_value!(u8 u16 u32 usize);
+number_value!(u8 u16 u32 u64 usize);
 
 impl Value for bool {
     fn read(&mut self, given: &Raw, _: &Kind) -> Result<(), String> {
@@ -269,6 +269,20 @@ impl Value for RedisUrl {
 
     fn show(&self, _: &Kind) -> Option<String> {
         Some(format!("\"{self}\""))
+    }
+}
+
+impl Value for SentryDsn {
+    fn read(&mut self, given: &Raw, _: &Kind) -> Result<(), String> {
+        *self = match given {
+            Raw::One(text) => Self::parse(text).map_err(str::to_owned)?,
+            Raw::Many(_) => return Err("is a list; give one value".to_owned()),
+        };
+        Ok(())
+    }
+
+    fn show(&self, _: &Kind) -> Option<String> {
+        self.dsn().map(|_| "\"***\"".to_owned())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sentry::types::Dsn;
+
 /// A listener's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
@@ -202,9 +204,49 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
+/// Where errors and panics are reported, if anywhere. The key in it never shows itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SentryDsn(Option<Dsn>);
+
+impl SentryDsn {
+    /// Reads a DSN; an empty text is none.
+    ///
+    /// # Errors
+    /// What would be right, without the DSN.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "is no DSN; write https://key@host/project as Sentry shows it, or nothing";
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|dsn| Self(Some(dsn))).map_err(|_| FORM)
+    }
+
+    /// The DSN, for the client and nothing else.
+    pub fn dsn(&self) -> Option<&Dsn> {
+        self.0.as_ref()
+    }
+}
+
+impl fmt::Debug for SentryDsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "SentryDsn(***)" } else { "SentryDsn(none)" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dsn_is_checked_and_hides_its_key() {
+        assert!(SentryDsn::parse("").expect("none is fine").dsn().is_none());
+        let dsn = SentryDsn::parse("https://hidden@sentry.example/42").expect("a DSN");
+        assert_eq!(dsn.dsn().map(|dsn| dsn.host()), Some("sentry.example"));
+        assert!(!format!("{dsn:?}").contains("hidden"));
+        for bad in ["hidden", "https://sentry.example/42", "https://hidden@sentry.example", "ftp://hidden@h/1"] {
+            assert!(!SentryDsn::parse(bad).expect_err(bad).contains("hidden"), "{bad}");
+        }
+    }
 
     #[test]
     fn a_redis_url_is_checked_and_hides_its_password() {

@@ -71,6 +71,8 @@ labels!(
         OpenApi => "/openapi.json",
         /// The API's pages.
         Swagger => "/swagger",
+        /// What is logged.
+        LogLevel => "/admin/log-level",
         /// The operators' index.
         Index => "/",
         /// The demo page and what belongs to it.

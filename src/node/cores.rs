@@ -18,10 +18,13 @@ use crate::{
     health::Health,
     hub::HubSettings,
     inbox::{ExchangeLink, Mailbox},
+    limits::LAST_WORDS_OF_A_CORE_MAX,
     metrics::{Count, Counters},
     model::{FromCore, ToCore},
     shard::{self, Admission, Core, Driven, Driver, Gateway, GatewaySettings},
 };
+
+use super::last_words;
 
 /// Status of a process whose core has died.
 const STATUS_CORE_DIED: i32 = 101;
@@ -65,7 +68,7 @@ pub(super) fn start(parts: CoreParts) -> io::Result<Driven> {
     thread::Builder::new().name(format!("core-{core}")).spawn(move || {
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| run(parts, tell)));
         tracing::error!(core, panicked = ended.is_err(), "a core has ended; the process ends with it");
-        std::process::exit(STATUS_CORE_DIED);
+        last_words::exit(STATUS_CORE_DIED, LAST_WORDS_OF_A_CORE_MAX);
     })?;
     told.recv().unwrap_or_else(|_| Err(io::Error::other("the core ended before it ran")))
 }

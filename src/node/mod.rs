@@ -10,36 +10,33 @@ mod banner;
 mod cores;
 mod demo;
 mod exchange_loop;
+mod last_words;
 mod listen;
 mod machine;
+mod observe;
 mod start;
 mod stop;
 
 use std::process::ExitCode;
 
-use crate::config::{Config, Env, Loaded, LogFormat};
+use crate::{config::Loaded, limits::LAST_WORDS_MAX, metrics::Registry};
 
 /// Runs a node until it is told to stop. The status is 0 after a stop in good order, 1 if it could not start.
 pub fn run(loaded: Loaded) -> ExitCode {
-    init_logs(&loaded.config);
+    let registry = Registry::default();
+    if let Err(error) = observe::start(&loaded.config, &registry) {
+        observe::cannot_log(&error);
+        return ExitCode::FAILURE;
+    }
+    let _at_the_end = last_words::AtTheEnd(LAST_WORDS_MAX);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match start::start(loaded.config) {
+    match start::start(loaded.config, registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("failed to start: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn init_logs(config: &Config) {
-    let level = config.log_level.to_string().parse().unwrap_or(tracing::level_filters::LevelFilter::INFO);
-    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    // A second node in one process (a test) keeps the first one's.
-    let _ = match config.log_format {
-        LogFormat::Json => logs.json().try_init(),
-        LogFormat::Human => logs.with_target(config.env == Env::Dev).try_init(),
-    };
 }

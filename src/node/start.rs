@@ -55,12 +55,11 @@ struct Shared {
 }
 
 /// Starts a node and runs it to its end.
-pub(super) fn start(config: Config) -> io::Result<()> {
+pub(super) fn start(config: Config, registry: Registry) -> io::Result<()> {
     let cores = if config.cores == 0 { machine::cores() } else { config.cores };
     let files_max = machine::raise_file_limit();
     let mut bound = bind(&config, cores)?;
     let queue = &config.limits.queue;
-    let registry = Registry::default();
     let traces = start_traces(&config, &registry)?;
     let shared = Shared {
         boot: random_boot(),

@@ -1,6 +1,6 @@
 //! The end of a node: in good order on the first signal, at once on the second.
 
-use std::{io, process, time::Duration};
+use std::{io, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,12 +11,14 @@ use crate::{
     protocol::frame::close_code,
 };
 
-use super::exchange_loop::ExchangeLoop;
+use super::{exchange_loop::ExchangeLoop, last_words};
 
 /// How often the number of open connections is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// Status after a second signal.
 const STATUS_AT_ONCE: i32 = 1;
+/// Log lines and reports get no longer than this after a second signal.
+const LAST_WORDS_AT_ONCE_MAX: Duration = Duration::from_millis(200);
 
 /// SIGTERM and SIGINT, which stop the node, and SIGHUP, which must not.
 pub(super) struct Signals {
@@ -66,7 +68,7 @@ pub(super) async fn drain(mut exchange: ExchangeLoop, registry: &Registry, life:
         () = in_order => tracing::info!("stopped"),
         () = signals.stop() => {
             tracing::warn!("stopped at once");
-            process::exit(STATUS_AT_ONCE);
+            last_words::exit(STATUS_AT_ONCE, LAST_WORDS_AT_ONCE_MAX);
         }
     }
 }

@@ -95,6 +95,13 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("http_connections_max", "1024"),
     ("http_batch_lines_max", "1000"),
     ("http_online_page_max", "1000"),
+    // 22: logs
+    ("log_buffer_bytes_max", "8MiB"),
+    ("log_rotate_bytes", "64MiB"),
+    ("log_keep_files", "30"),
+    ("log_keep_bytes", "1GiB"),
+    ("log_keep_age", "30d"),
+    ("sentry_events_per_minute", "60"),
     // 26: operators
     ("operator_host", "127.0.0.1"),
 ];

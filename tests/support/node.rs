@@ -56,6 +56,8 @@ pub struct Node {
     pub http: SocketAddr,
     /// Metrics.
     pub metrics: SocketAddr,
+    /// Profiles and orders, if the test asked for `--pprof_port 0`; else nowhere.
+    pub pprof: SocketAddr,
     process: Child,
     lines: Lines,
     folder: PathBuf,
@@ -75,6 +77,9 @@ impl Node {
         node.ws = node.address("ws").await;
         node.http = node.address("http").await;
         node.metrics = node.address("metrics").await;
+        if config.extra_flags().iter().any(|flag| flag == "--pprof_port") {
+            node.pprof = node.address("pprof").await;
+        }
         node
     }
 
@@ -86,7 +91,7 @@ impl Node {
         std::fs::write(&file, config.text()).expect("the node's file");
         let (process, lines) = spawn(&arguments(id, queue, driver, &file, config), &folder);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        Self { id, ws: nowhere, http: nowhere, metrics: nowhere, process, lines, folder }
+        Self { id, ws: nowhere, http: nowhere, metrics: nowhere, pprof: nowhere, process, lines, folder }
     }
 
     /// The API as the tests' usual project.

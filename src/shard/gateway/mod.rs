@@ -7,6 +7,8 @@ mod backend;
 mod checking;
 mod hearing;
 mod judge;
+#[cfg(feature = "plain-pubsub")]
+mod plant;
 mod user;
 
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};

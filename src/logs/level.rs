@@ -3,15 +3,15 @@
 //!
 //! Invariant: what is not understood changes nothing; a typo is refused and not taken for a module's name.
 
-use std::{
-    fmt,
-    sync::{PoisonError, RwLock},
-};
+use std::{fmt, sync::PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 use crate::limits::LOG_DIRECTIVES_BYTES_MAX;
+
+#[expect(clippy::disallowed_types, reason = "taken for an operator's order or question only")]
+type Lock<T> = std::sync::RwLock<T>;
 
 /// The levels in words, from nothing to everything that is built in.
 const LEVELS: &[(&str, LevelFilter)] = &[
@@ -85,15 +85,13 @@ fn target_of(text: &str) -> Result<String, NotUnderstood> {
 /// Changes the level of what is installed.
 pub struct Control {
     apply: Box<dyn Fn(Targets) + Send + Sync>,
-    #[expect(clippy::disallowed_types, reason = "operators' orders only")]
-    now: RwLock<Directives>,
+    now: Lock<Directives>,
 }
 
 impl Control {
     /// A control over a filter that `apply` replaces; `first` is in effect already.
-    #[expect(clippy::disallowed_types, reason = "operators' orders only")]
     pub fn new(first: Directives, apply: impl Fn(Targets) + Send + Sync + 'static) -> Self {
-        Self { apply: Box::new(apply), now: RwLock::new(first) }
+        Self { apply: Box::new(apply), now: Lock::new(first) }
     }
 
     /// What is in effect.

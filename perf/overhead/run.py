@@ -65,6 +65,7 @@ class Node:
                  "--metrics_port", "0", "--pprof_port", "off", "--swagger_port", "off", *flags]
         self.process = subprocess.Popen(["taskset", "-c", "0", NODE, *flags], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.listening = {}
+        self.loads = 0
         for line in self.process.stdout:
             words = line.split()
             if words[:1] == ["listening"]:
@@ -80,10 +81,12 @@ class Node:
     def load(self, seconds):
         """Microseconds of CPU time a delivery, and the load's own report."""
         before = self.cpu()
+        # Tags of its own for every load: each begins with a tag's first publication.
+        self.loads += 1
         command = [LOADTEST, "slow", "--json", "--cpu", "1", "--ws", f"ws://{self.listening['ws']}",
                    "--metrics", f"http://{self.listening['metrics']}", "--node-pid", str(self.process.pid),
                    "--pid", "load", "--secret", SECRET, "--stalled", "0", "--live", "1000", "--tags", "10",
-                   "--rate", str(RATE), "--class", "lossless", "--warmup", "1", "--settle", "0", "--tail", "1",
+                   "--rate", str(RATE), "--class", "lossless", "--prefix", f"slow.{self.loads}.", "--warmup", "1", "--settle", "0", "--tail", "1",
                    "--resume-over", "1", "--seconds", str(seconds)]
         report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         deliveries = report["feed"]["sent"] * DELIVERIES_PER_PUBLICATION

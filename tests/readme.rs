@@ -90,8 +90,13 @@ fn two_nodes_replay_real_bars() {
         assert!(script.contains(port), "the block names port {port}");
         script = script.replace(port, &free_port().to_string());
     }
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "loadtest"]).status().expect("cargo runs");
-    assert!(built.success());
+    // As the tests were built, so that nothing is built again: a package alone has other features of what both need.
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    if cfg!(feature = "plain-pubsub") {
+        build.args(["--features", "plain-pubsub"]);
+    }
+    assert!(build.status().expect("cargo runs").success());
     let binaries = Path::new(SERVER).parent().expect("a folder").display().to_string();
     let script =
         format!("set -e\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\nexport PATH={binaries}:$PATH\n{script}");

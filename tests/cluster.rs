@@ -49,6 +49,7 @@ mod blackbox {
     mod rates;
     mod requests;
     mod retained;
+    mod shared_port;
     mod slow;
     mod stalled;
     mod syscalls;

@@ -11,7 +11,7 @@ use std::{
 
 use http_support::ask;
 use ws_cluster::{
-    admin::{Group, Listener, Operators, Pages, Running, start},
+    admin::{Group, Listener, Operators, Pages, Running, Source, start},
     health::{Health, State},
     limits::HttpLimits,
     metrics::{
@@ -33,7 +33,7 @@ fn fixture(groups: Vec<Group>, token: Option<&str>) -> Fixture {
     let address = socket.local_addr().expect("an address");
     let (registry, health) = (Registry::default(), Health::new(200));
     let running = start(Operators {
-        listeners: vec![Listener { socket, groups }],
+        listeners: vec![Listener { source: Source::Own(socket), groups }],
         token: token.map(Secret::new),
         limits: HttpLimits::default(),
         registry: registry.clone(),

@@ -14,7 +14,7 @@ use http_support::{
     exchange::{Fixture, JSON, fixture, fixture_with_pages, json_target},
 };
 use ws_cluster::{
-    admin::{Group, Listener, Operators, Pages, Running, start},
+    admin::{Group, Listener, Operators, Pages, Running, Source, start},
     health::Health,
     http::api::openapi,
     limits::{HttpLimits, Limits},
@@ -30,7 +30,7 @@ fn operators(groups: Vec<Group>, token: Option<&str>, pages: Pages) -> (SocketAd
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("an address");
     let running = start(Operators {
-        listeners: vec![Listener { socket, groups }],
+        listeners: vec![Listener { source: Source::Own(socket), groups }],
         token: token.map(Secret::new),
         limits: HttpLimits::default(),
         registry: Registry::default(),

@@ -75,13 +75,7 @@ impl Handler {
             "/ready" => Some(Url::Ready),
             "/health" => Some(Url::Health),
             "/" => Some(Url::Index),
-            "/debug/latency" if self.groups.contains(&Group::Pprof) => Some(Url::Latency),
-            "/metrics" if self.groups.contains(&Group::Metrics) => Some(Url::Metrics),
-            pages::DOCUMENT if self.groups.contains(&Group::Swagger) => Some(Url::OpenApi),
-            path if pages::is_page(path) && self.groups.contains(&Group::Swagger) => Some(Url::Swagger),
-            "/admin/log-level" if self.groups.contains(&Group::Pprof) => Some(Url::LogLevel),
-            _ if self.groups.contains(&Group::Pprof) => pprof::route(path),
-            _ => None,
+            path => operators_route(&self.groups, path),
         }
     }
 
@@ -148,6 +142,23 @@ impl server::Handler for Handler {
             Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
         }
+    }
+}
+
+/// Whether a path is for operators, where `groups` are served: on a listener that they share with others, those are not to answer it.
+pub fn serves(groups: &[Group], path: &str) -> bool {
+    operators_route(groups, path).is_some()
+}
+
+fn operators_route(groups: &[Group], path: &str) -> Option<Url> {
+    match path {
+        "/debug/latency" if groups.contains(&Group::Pprof) => Some(Url::Latency),
+        "/metrics" if groups.contains(&Group::Metrics) => Some(Url::Metrics),
+        pages::DOCUMENT if groups.contains(&Group::Swagger) => Some(Url::OpenApi),
+        path if pages::is_page(path) && groups.contains(&Group::Swagger) => Some(Url::Swagger),
+        "/admin/log-level" if groups.contains(&Group::Pprof) => Some(Url::LogLevel),
+        _ if groups.contains(&Group::Pprof) => pprof::route(path),
+        _ => None,
     }
 }
 

@@ -12,6 +12,6 @@ mod pprof;
 mod scrape;
 mod thread;
 
-pub use handler::Group;
+pub use handler::{Group, serves};
 pub use pages::Pages;
-pub use thread::{Listener, Operators, Running, start};
+pub use thread::{Listener, Operators, Running, Source, start};

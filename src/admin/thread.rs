@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures_util::{
-    future::{join_all, select},
+    future::{Either, join_all, select},
     task::AtomicWaker,
 };
 use monoio::net::TcpListener;
@@ -27,17 +27,27 @@ use super::{
 };
 use crate::{
     health::Health,
-    http::{Server, listen},
+    http::{Moved, Server, listen},
+    inbox::Mailbox,
     limits::HttpLimits,
     metrics::Registry,
     model::project::Secret,
 };
 
-/// A bound listener and what it serves.
+/// Where connections come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A listener of the operators' own, bound and listening.
+    Own(std::net::TcpListener),
+    /// One of the cores', which pass on who asks for something of the operators'.
+    Cores(Arc<Mailbox<Moved>>),
+}
+
+/// A listener and what it serves.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound and listening.
-    pub socket: std::net::TcpListener,
+    /// Where its connections come from.
+    pub source: Source,
     /// What is served on it; groups with one port share a listener.
     pub groups: Vec<Group>,
 }
@@ -79,7 +89,9 @@ struct Stop {
 /// Starts the thread. Errors: the thread or its runtime could not be made.
 pub fn start(operators: Operators) -> io::Result<Running> {
     for listener in &operators.listeners {
-        listener.socket.set_nonblocking(true)?;
+        if let Source::Own(socket) = &listener.source {
+            socket.set_nonblocking(true)?;
+        }
     }
     if operators.heap_profile
         && let Err(error) = pprof::sample_heap()
@@ -143,8 +155,12 @@ async fn serve(operators: Operators, stop: &Stop) {
             pprof.clone(),
         );
         let server = Server::new(handler, limits.clone(), counters.clone());
-        match TcpListener::from_std(listener.socket) {
-            Ok(socket) => Some(listen(socket, server)),
+        let socket = match listener.source {
+            Source::Own(socket) => TcpListener::from_std(socket),
+            Source::Cores(mailbox) => return Some(Either::Right(server.take_over(mailbox))),
+        };
+        match socket {
+            Ok(socket) => Some(Either::Left(listen(socket, Rc::new(server)))),
             Err(error) => {
                 tracing::error!(%error, "failed to listen for operators");
                 None

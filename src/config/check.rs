@@ -1,12 +1,10 @@
 //! What cannot work together is refused before anything starts.
 
-use std::net::IpAddr;
-
 use super::{
     Config, DEMO_PID,
     error::{ConfigError, Source},
     keys,
-    listeners::{Group, Listener},
+    listeners::{Group, Listener, overlap},
     projects::SECRET_BYTES_MIN,
     sources::Origins,
     values::{Env, Port, QueueKind},
@@ -30,9 +28,6 @@ const RELATIONS: &[(&str, &str, &str)] = &[
     ("pending_timeout", "http_answer_timeout", "a caller waits for as long as its push does"),
     ("pending_timeout", "idempotency_window", "a retry after a refusal must find its key"),
 ];
-
-/// A profile or a scrape must never wait for a core, nor a core for it.
-const OPERATORS_APART: &str = "operators' endpoints run on a thread of their own and need another port";
 
 /// Refuses what cannot work together; returns what the node's owner should be told.
 ///
@@ -106,14 +101,33 @@ impl Check<'_> {
         let (operators, public): (Vec<Group>, Vec<Group>) =
             listener.groups.iter().partition(|group| group.is_for_operators());
         let Some(group) = operators.first() else { return Ok(()) };
-        if let Some(public) = public.first() {
-            return Err(self.refuse(group.port_key(), format!("is also {}; {OPERATORS_APART}", public.port_key())));
+        if let Some(public) = public.first()
+            && self.is_given("operator_host")
+            && self.config.operator_host != listener.host
+        {
+            let reason = format!(
+                "is also {}, whose host is {}; give both the same host, or another port",
+                public.port_key(),
+                listener.host
+            );
+            return Err(self.refuse(group.port_key(), reason));
         }
         if listener.host.to_canonical().is_loopback() || self.config.operator_token.is_some() {
             return Ok(());
         }
-        Err(self
-            .refuse("operator_host", "is reachable from other machines; give operator_token too, or keep to 127.0.0.1"))
+        Err(match public.first() {
+            Some(public) => {
+                let (port, host) = (public.port_key(), public.host_key());
+                let reason = format!(
+                    "is also {port}, which other machines reach ({host}); give operator_token too, or another port"
+                );
+                self.refuse(group.port_key(), reason)
+            }
+            None => self.refuse(
+                "operator_host",
+                "is reachable from other machines; give operator_token too, or keep to 127.0.0.1",
+            ),
+        })
     }
 
     fn no_clash(&self, first: &Listener, second: &Listener) -> Result<(), ConfigError> {
@@ -121,11 +135,7 @@ impl Check<'_> {
             return Ok(());
         }
         let (one, other): (Group, Group) = (second.groups[0], first.groups[0]);
-        let reason = if one.is_for_operators() && !other.is_for_operators() {
-            OPERATORS_APART.to_owned()
-        } else {
-            format!("give both the same host ({} or {}) or another port", second.host, first.host)
-        };
+        let reason = format!("give both the same host ({} or {}) or another port", second.host, first.host);
         Err(self.refuse(one.port_key(), format!("is also {}; {reason}", other.port_key())))
     }
 
@@ -191,10 +201,4 @@ impl Check<'_> {
         }
         warnings
     }
-}
-
-/// Whether two hosts cannot both be bound with one port. `::` takes IPv4 in too on most systems.
-fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    let takes_in = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
-    one == other || takes_in(one, other) || takes_in(other, one)
 }

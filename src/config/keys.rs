@@ -164,12 +164,12 @@ static NODE: &[Section] = &[
             .secret()
             .is("What a request to an operators' listener must carry as `Authorization: Bearer`. Better in the environment or the file \
                  than in a flag, which every user of the machine can read."),
-            Key::word("metrics_port", PORT, |c| &mut c.metrics_port).is("The metrics listener's port. The operators' three may share one; they cannot share one with the others."),
+            Key::word("metrics_port", PORT, |c| &mut c.metrics_port).is("The metrics listener's port. Groups given the same port share a listener; operators' endpoints on one that is public are served where that one binds, and need `operator_token` beyond loopback."),
             Key::word("pprof_port", PORT, |c| &mut c.pprof_port).is("The port of profiles and of `/admin`."),
             Key::word("swagger_port", PORT, |c| &mut c.swagger_port)
                 .is("The port of the API's pages (`/swagger/index.html`) and of its description (`/openapi.json`). While it is on, the API lets scripts of these pages read its answers (CORS)."),
             Key::word("trusted_proxies", "list of networks (`10.0.0.0/8`); commas in a flag", |c| &mut c.trusted_proxies)
-                .is("Proxies whose `X-Forwarded-For` is believed when connections are counted by address. Not active yet: a warning at the start.")
+                .is("Proxies whose `X-Forwarded-For` is believed when WebSocket connections and failed credentials are counted by address: the last one named that is no trusted proxy itself counts. HTTP calls are counted by their peer.")
                 .extremes(
                     "All clients behind an unlisted proxy count as one address.",
                     "A client inside a listed network can name any address as its own.",

@@ -93,17 +93,25 @@ impl Config {
         }
     }
 
-    /// The listeners to bind. Groups with the same host and port share one; ports that the kernel chooses differ.
+    /// The listeners to bind. Groups with the same host and port share one, and operators' groups that of whoever has their
+    /// port; ports that the kernel chooses differ.
     pub fn listeners(&self) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
         for group in Group::ALL {
             let Some(port) = self.port(group).number() else { continue };
             let host = self.host(group);
-            match listeners.iter_mut().find(|other| port != 0 && other.port == port && other.host == host) {
+            let shares = |other: &Listener| other.host == host || group.is_for_operators() && overlap(other.host, host);
+            match listeners.iter_mut().find(|other| port != 0 && other.port == port && shares(other)) {
                 Some(shared) => shared.groups.push(group),
                 None => listeners.push(Listener { host, port, groups: vec![group] }),
             }
         }
         listeners
     }
+}
+
+/// Whether two hosts cannot both be bound with one port. `::` takes IPv4 in too on most systems.
+pub(super) fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let takes_in = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    one == other || takes_in(one, other) || takes_in(other, one)
 }

@@ -64,6 +64,8 @@ enum End {
     Gone,
     /// The peer is told.
     Fault(Fault),
+    /// The request is for the server beside this one.
+    Elsewhere,
 }
 
 impl From<Fault> for End {
@@ -84,6 +86,8 @@ enum Next {
     Close,
     /// Close, but the peer may still be sending.
     Linger,
+    /// Let the server beside this one have the connection.
+    Move,
 }
 
 impl<'a, H: Handler> Connection<'a, H> {
@@ -101,6 +105,7 @@ impl<'a, H: Handler> Connection<'a, H> {
                 Next::Request => {}
                 Next::Close => return,
                 Next::Linger => return self.socket.linger().await,
+                Next::Move => return self.move_on(),
             }
             turns = if waited.get() { 0 } else { turns + 1 };
             if turns >= TURNS_MAX {
@@ -110,12 +115,20 @@ impl<'a, H: Handler> Connection<'a, H> {
         }
     }
 
+    fn move_on(self) {
+        let (stream, already_read) = self.socket.into_parts();
+        if let Some(neighbour) = self.server.neighbour() {
+            neighbour.take(stream, self.peer, already_read);
+        }
+    }
+
     async fn turn(&mut self) -> Next {
         self.socket.shrink();
         let (head, verdict) = match self.read_head().await {
             Ok(request) => request,
             Err(End::Gone) => return Next::Close,
             Err(End::Fault(fault)) => return self.refuse(fault).await,
+            Err(End::Elsewhere) => return Next::Move,
         };
         let began = clock::now();
         let (method, head_only) = (label(&head.method), head.method == Method::HEAD);
@@ -124,11 +137,11 @@ impl<'a, H: Handler> Connection<'a, H> {
         let outcome = match self.respond(head, verdict, preview).await {
             Ok(outcome) => outcome,
             Err(End::Fault(fault)) => Outcome { response: fault.into(), keep_alive: false },
-            Err(End::Gone) => return Next::Close,
+            Err(End::Gone | End::Elsewhere) => return Next::Close,
         };
         let took = clock::now().saturating_duration_since(began);
         self.server.counters().requests().record(method, url, outcome.response.status.as_u16(), took);
-        let keep_alive = outcome.keep_alive && verdict.keep_alive && !self.server.is_stopping();
+        let keep_alive = outcome.keep_alive && verdict.keep_alive && self.server.goes_on();
         let envelope = Envelope { head_only, keep_alive, http_11: verdict.http_11 };
         let more_may_come = !outcome.keep_alive || !self.socket.input.is_empty();
         self.write(outcome.response, envelope, more_may_come).await
@@ -203,6 +216,9 @@ impl<'a, H: Handler> Connection<'a, H> {
 
     async fn read_head(&mut self) -> Result<(Head, Verdict), End> {
         let length = self.find_head().await?;
+        if self.server.neighbour().is_some_and(|neighbour| neighbour.is_asked_by(&self.socket.input[..length])) {
+            return Err(End::Elsewhere);
+        }
         let verdict = head::examine(&self.socket.input[..length], self.server.limits())?;
         match RequestHeadDecoder.decode(&mut self.socket.input.split_to(length)) {
             Ok(Decoded::Some(parts)) => {

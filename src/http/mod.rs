@@ -15,6 +15,7 @@ mod listen;
 mod server;
 
 mod connection;
+mod neighbour;
 mod socket;
 
 mod chunked;
@@ -23,4 +24,5 @@ mod head;
 
 pub use listen::listen;
 pub use message::{Fault, Head, Request, Response, health_response};
+pub use neighbour::{Moved, Neighbour};
 pub use server::{Handler, Preview, Server};

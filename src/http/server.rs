@@ -20,9 +20,11 @@ use super::{
     connection::Connection,
     encode::{Encoder, Envelope},
     message::{Fault, Head, Request, Response},
+    neighbour::{Moved, Neighbour},
     socket::Socket,
 };
 use crate::{
+    inbox::Mailbox,
     limits::{HTTP_REFUSALS_MAX, HttpLimits},
     metrics::{Count, Counters, requests::Url},
 };
@@ -82,14 +84,17 @@ pub struct Server<H> {
     refusals: Places,
     in_flight: Places,
     stopping: Cell<bool>,
+    neighbour: Option<Neighbour>,
+    /// Whether a connection closes after its first answer.
+    answers_once: bool,
     /// Listeners that wait for the stop.
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl<H: Handler> Server<H> {
     /// A server that answers with `handler`.
-    pub fn new(handler: H, limits: HttpLimits, counters: Arc<Counters>) -> Rc<Self> {
-        Rc::new(Self {
+    pub fn new(handler: H, limits: HttpLimits, counters: Arc<Counters>) -> Self {
+        Self {
             handler,
             limits,
             counters,
@@ -98,8 +103,31 @@ impl<H: Handler> Server<H> {
             refusals: Places::default(),
             in_flight: Places::default(),
             stopping: Cell::new(false),
+            neighbour: None,
+            answers_once: false,
             waiting: RefCell::default(),
-        })
+        }
+    }
+
+    /// Its listeners are shared with another server.
+    pub fn beside(self, neighbour: Option<Neighbour>) -> Self {
+        Self { neighbour, ..self }
+    }
+
+    /// Serves connections that come from another server, to which their next request may belong: each has one request
+    /// answered and is closed.
+    pub async fn take_over(self, mailbox: Arc<Mailbox<Moved>>) {
+        let server = Rc::new(Self { answers_once: true, ..self });
+        let mut batch = Vec::new();
+        loop {
+            mailbox.receive(&mut batch).await;
+            for Moved { stream, peer, already_read } in batch.drain(..) {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => server.accept(stream, peer, already_read),
+                    Err(_) => server.counters.inc(Count::HttpRejected),
+                }
+            }
+        }
     }
 
     /// No more connections are accepted, and each one closes with its next answer.
@@ -188,8 +216,13 @@ impl<H: Handler> Server<H> {
         &self.encoder
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+    pub(super) fn neighbour(&self) -> Option<&Neighbour> {
+        self.neighbour.as_ref()
+    }
+
+    /// Whether a connection may have another request answered.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.stopping.get() && !self.answers_once
     }
 }
 

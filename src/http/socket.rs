@@ -47,6 +47,11 @@ impl Socket {
         Self { stream, input }
     }
 
+    /// The stream and what was read of it.
+    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.input)
+    }
+
     /// Reads what there is, at least one byte, onto `input`.
     pub async fn fill(&mut self, deadline: Instant) -> Result<(), Dry> {
         let left = deadline.saturating_duration_since(clock::now());

@@ -24,7 +24,7 @@ use crate::{
     shard::{self, Admission, Core, Driven, Driver, Gateway, GatewaySettings},
 };
 
-use super::last_words;
+use super::{api::SharedListener, last_words};
 
 /// Status of a process whose core has died.
 const STATUS_CORE_DIED: i32 = 101;
@@ -48,7 +48,7 @@ pub(super) struct CoreParts {
     /// The node's health.
     pub health: Arc<Health>,
     /// WebSocket listeners.
-    pub ws: Vec<StdListener>,
+    pub ws: Vec<(StdListener, Option<SharedListener>)>,
     /// HTTP listeners.
     pub http: Vec<StdListener>,
     /// Listeners of both.
@@ -104,14 +104,15 @@ async fn serve(parts: CoreParts, driven: Driven) -> io::Result<()> {
     let core = Core::new(parts.hub.clone(), parts.counters.clone())?;
     let link = ExchangeLink::new(parts.hub.core, parts.outgoing);
     let counters = parts.counters.clone();
-    let gateway = Gateway::new(parts.gateway, link.clone(), parts.admission.clone(), parts.health, counters);
+    let gateway = Gateway::new(parts.gateway, link.clone(), parts.admission.clone(), parts.health, counters.clone());
     let api = parts.api.server(link, parts.counters);
     monoio::spawn(core.clone().walk());
     monoio::spawn(shard::tick(core.clone()));
     monoio::spawn(gateway.clone().hear(core.clone(), parts.inbox));
-    for listener in parts.ws {
+    for (listener, operators) in parts.ws {
         let listener = TcpListener::from_std(listener)?;
-        monoio::spawn(shard::accept(core.clone(), gateway.clone(), listener, parts.admission.clone(), None));
+        let fallback = operators.map(|shared| shared.fallback(counters.clone()));
+        monoio::spawn(shard::accept(core.clone(), gateway.clone(), listener, parts.admission.clone(), fallback));
     }
     for listener in parts.shared {
         let listener = TcpListener::from_std(listener)?;

@@ -32,7 +32,9 @@ use crate::{
     traces::{Stamper, TraceSettings, Traces},
 };
 
-use super::{api::ApiParts, banner, cores, cores::CoreParts, demo, exchange_loop::ExchangeLoop, listen, machine, stop};
+use super::{
+    api, api::ApiParts, banner, cores, cores::CoreParts, demo, exchange_loop::ExchangeLoop, listen, machine, stop,
+};
 
 /// One bound address and what it serves.
 pub(super) struct Bound {
@@ -40,6 +42,14 @@ pub(super) struct Bound {
     pub groups: Vec<Group>,
     /// One per core for public groups, one alone for operators'.
     pub sockets: Vec<TcpListener>,
+    /// Public groups' and operators' together: the way from those to these.
+    pub shared: Option<api::SharedListener>,
+}
+
+impl Bound {
+    fn public_groups(&self) -> impl Iterator<Item = Group> {
+        self.groups.iter().copied().filter(|group| !group.is_for_operators())
+    }
 }
 
 /// What the node's parts share.
@@ -148,20 +158,24 @@ fn broker(config: &Config) -> io::Result<Arc<dyn Broker>> {
 
 fn bind(config: &Config, cores: u8) -> io::Result<Vec<Bound>> {
     let bind = |listener: config::Listener| {
-        let (operators, public): (Vec<Group>, Vec<Group>) =
-            listener.groups.iter().partition(|group| group.is_for_operators());
-        if !operators.is_empty() && !public.is_empty() {
-            let names = (public[0].port_key(), operators[0].port_key());
-            return Err(io::Error::other(format!(
-                "{} and {} are the same port: operators' groups run on a thread of their own and need another",
-                names.0, names.1
-            )));
-        }
-        let copies = if operators.is_empty() { usize::from(cores) } else { 1 };
+        let operators: Vec<admin::Group> = listener.groups.iter().copied().filter_map(operators_group).collect();
+        let is_public = operators.len() < listener.groups.len();
+        let copies = if is_public { usize::from(cores) } else { 1 };
         let (address, sockets) = listen::bind(&listener.host.to_string(), listener.port, copies)?;
-        Ok(Bound { address, groups: listener.groups, sockets })
+        let connections_max = config.limits.http.connections_max;
+        let shared = (is_public && !operators.is_empty()).then(|| api::SharedListener::new(operators, connections_max));
+        Ok(Bound { address, groups: listener.groups, sockets, shared })
     };
     config.listeners().into_iter().map(bind).collect()
+}
+
+fn operators_group(group: Group) -> Option<admin::Group> {
+    match group {
+        Group::WebSocket | Group::Http => None,
+        Group::Metrics => Some(admin::Group::Metrics),
+        Group::Pprof => Some(admin::Group::Pprof),
+        Group::Swagger => Some(admin::Group::Swagger),
+    }
 }
 
 fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Running> {
@@ -171,14 +185,14 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
         exp: config::sign::PUSH_TTL.min(shared.config.limits.opening.sign_horizon_push),
         demo: config::demo::credentials(&shared.config),
     };
-    for bound in bound.iter_mut().filter(|bound| bound.groups.iter().all(|group| group.is_for_operators())) {
-        let groups = bound.groups.iter().map(|group| match group {
-            Group::Pprof => admin::Group::Pprof,
-            Group::Swagger => admin::Group::Swagger,
-            _ => admin::Group::Metrics,
-        });
-        let groups: Vec<admin::Group> = groups.collect();
-        listeners.extend(bound.sockets.drain(..).map(|socket| admin::Listener { socket, groups: groups.clone() }));
+    for bound in bound {
+        listeners.extend(bound.shared.as_ref().map(api::SharedListener::listener));
+        if bound.public_groups().next().is_some() {
+            continue;
+        }
+        let groups: Vec<admin::Group> = bound.groups.iter().copied().filter_map(operators_group).collect();
+        let sockets = bound.sockets.drain(..).map(admin::Source::Own);
+        listeners.extend(sockets.map(|source| admin::Listener { source, groups: groups.clone() }));
     }
     admin::start(admin::Operators {
         listeners,
@@ -203,12 +217,15 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
     let limits = Arc::new(config.limits.clone());
     let pages_at = banner::address_of(bound, Group::Swagger);
     let page = demo::page(config, banner::address_of(bound, Group::WebSocket));
+    let with_api = bound.iter().find(|bound| bound.groups.contains(&Group::Http));
+    let operators = with_api.and_then(|bound| bound.shared.clone());
     let mut driven = None;
     for core in 0..*cores {
-        let mut take = |wanted: &[Group]| -> Vec<TcpListener> {
-            let same = bound.iter_mut().filter(|bound| bound.groups == wanted);
-            same.filter_map(|bound| bound.sockets.pop()).collect()
+        let mut take = |wanted: &[Group]| -> Vec<(TcpListener, Option<api::SharedListener>)> {
+            let same = bound.iter_mut().filter(|bound| bound.public_groups().eq(wanted.iter().copied()));
+            same.filter_map(|bound| Some((bound.sockets.pop()?, bound.shared.clone()))).collect()
         };
+        let alone = |listeners: Vec<(TcpListener, _)>| listeners.into_iter().map(|(socket, _)| socket).collect();
         let parts = CoreParts {
             hub: HubSettings {
                 node: config.node,
@@ -227,6 +244,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 traces: shared.traces.clone(),
                 pages: pages_at.map(PageOrigin::new),
                 demo: page.clone(),
+                operators: operators.clone(),
             },
             admission: admission.clone(),
             counters: shared.registry.register(&core.to_string()),
@@ -234,8 +252,8 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
             outgoing: shared.from_cores.clone(),
             health: shared.health.clone(),
             ws: take(&[Group::WebSocket]),
-            http: take(&[Group::Http]),
-            shared: take(&[Group::WebSocket, Group::Http]),
+            http: alone(take(&[Group::Http])),
+            shared: alone(take(&[Group::WebSocket, Group::Http])),
             driver: match config.driver {
                 config::Driver::Auto => Driver::Auto,
                 config::Driver::Uring => Driver::Uring,

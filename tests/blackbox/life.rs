@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 use crate::support::{
     Client, Cluster, Config, Connect, Node, Setup, eventually, http, json,
     node::Driver,
-    raw::{Raw, opcode, whole},
+    raw::{Raw, opcode, upgrade_with, whole},
     run, run_with,
 };
 
@@ -111,6 +111,25 @@ fn an_address_over_the_cap_is_refused_with_429() {
             http::raw(cluster.a().ws, request.as_bytes()).await.status == 101
         })
         .await;
+    });
+}
+
+#[test]
+fn behind_a_trusted_proxy_those_count_for_whom_it_speaks() {
+    let config = Config::new().limit("connections_per_address", 1).set("trusted_proxies", "[\"127.0.0.0/8\"]");
+    run_with(Setup::ONE, config, async |cluster: Cluster| {
+        let upgrade = async |named: &str| {
+            let headers = format!("X-Forwarded-For: 198.51.100.9, {named}\r\n");
+            let request = upgrade_with(&Connect::user("ann").target(), "x", &headers);
+            let mut stream = TcpStream::connect(cluster.a().ws).await.expect("a connection");
+            stream.write_all(request.as_bytes()).await.expect("a request");
+            (http::read(&mut stream).await.expect("an answer").status, stream)
+        };
+        let (one, two) = (upgrade("203.0.113.1").await, upgrade("203.0.113.2").await);
+        assert_eq!((one.0, two.0), (101, 101));
+        assert_eq!(upgrade("203.0.113.1").await.0, 429, "what the client itself wrote before does not count");
+        assert_eq!(upgrade("127.0.0.9, 203.0.113.3").await.0, 101);
+        assert_eq!(upgrade("203.0.113.2, 127.0.0.9").await.0, 429, "a trusted proxy's word is followed further");
     });
 }
 

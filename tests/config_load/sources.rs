@@ -109,6 +109,9 @@ fn groups_with_one_host_and_port_share_a_listener() {
     use Group::{Http, Metrics, Pprof, Swagger, WebSocket};
     assert_eq!(groups(&["--http_port", "8812"])[0], [WebSocket, Http]);
     assert_eq!(groups(&["--pprof_port", "9091", "--swagger_port", "9091"])[2], [Metrics, Pprof, Swagger]);
+    // Operators' groups, whose host nobody gave, come to whoever has their port.
+    let one_port = ["--ws_port", "80", "--http_port", "80", "--metrics_port", "80", "--operator_token", "t"];
+    assert_eq!(groups(&one_port)[0], [WebSocket, Http, Metrics]);
     let apart = ["--http_host", "127.0.0.2", "--http_port", "9091"];
     assert_eq!(groups(&apart).len(), 5, "two addresses are two listeners");
 }
@@ -121,7 +124,10 @@ fn what_cannot_work_together_is_refused() {
             "ws_port = \"off\" (flag --ws_port): is off, and so is http_port",
         ),
         (&["--operator_host", "0.0.0.0"], "operator_host = \"0.0.0.0\" (flag --operator_host): is reachable"),
-        (&["--metrics_port", "8912"], "metrics_port = \"8912\" (flag --metrics_port): is also http_port; operators"),
+        (
+            &["--metrics_port", "8912"],
+            "metrics_port = \"8912\" (flag --metrics_port): is also http_port, which other machines reach (http_host); give operator_token",
+        ),
         (
             &["--http_host", "127.0.0.1", "--http_port", "8812"],
             "http_port = \"8812\" (flag --http_port): is also ws_port",
@@ -136,8 +142,8 @@ fn what_cannot_work_together_is_refused() {
         ),
         (&["--ws_port", "off", "--public_addr", "h:1"], "public_addr = \"h:1\" (flag --public_addr): sends clients"),
         (
-            &["--http_host", "127.0.0.1", "--http_port", "9091"],
-            "metrics_port = \"9091\" (default): is also http_port; operators",
+            &["--metrics_port", "8912", "--operator_host", "127.0.0.1", "--operator_token", "t"],
+            "metrics_port = \"8912\" (flag --metrics_port): is also http_port, whose host is 0.0.0.0; give both",
         ),
         (&["--env", "prod"], "env = \"prod\" (flag --env): has no demo project"),
         (&["--demo", "true", "--http_port", "off"], "demo = \"true\" (flag --demo): needs both ws_port and http_port"),

@@ -6,6 +6,7 @@ pub mod exchange;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    rc::Rc,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -41,7 +42,7 @@ pub fn serve_with<H: Handler, F: Future<Output = ()> + 'static>(
             tell.0.send(listener.local_addr().expect("an address")).expect("the test waits");
             let (handler, beside) = make(&told);
             monoio::spawn(beside);
-            listen(listener, Server::new(handler, limits, told)).await;
+            listen(listener, Rc::new(Server::new(handler, limits, told))).await;
         });
     });
     Served { address: tell.1.recv_timeout(PATIENCE).expect("the server starts"), counters }

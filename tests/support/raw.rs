@@ -85,7 +85,7 @@ pub fn upgrade_request(target: &str, host: &str) -> String {
 }
 
 /// The same with more headers, each with its line's end.
-fn upgrade_with(target: &str, host: &str, headers: &str) -> String {
+pub fn upgrade_with(target: &str, host: &str, headers: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"

@@ -1,12 +1,15 @@
 # syntax=docker/dockerfile:1
 # A static server on an empty image. Build: docker build -t ws-cluster .
-# Run:   docker run --rm -p 8812:8812 -p 8912:8912 ws-cluster
-# io_uring needs a seccomp profile that allows it; without one the node says so once and uses epoll.
+# Run:   docker run --rm -p 8812:8812 -p 8912:8912 --security-opt seccomp=deploy/seccomp/ws-cluster.json ws-cluster
+# io_uring needs that profile: Docker's own forbids it, and then the node says so once and uses epoll.
+# `make image` does these steps without Docker, and runs what they make.
 
+# Has gcc and make (jemalloc) and the certificates.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # Static against glibc: resolving names works (its files and dns back-ends are built in), and no libc has to be shipped.
+# Without nsswitch.conf it would ask the DNS first and take its no for an answer, before /etc/hosts.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     RUSTFLAGS="-Cforce-frame-pointers=yes -Ctarget-feature=+crt-static" \
     cargo build --release --locked --bin ws-cluster --target "$(rustc -vV | sed -n 's/^host: //p')" && \
@@ -15,6 +18,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \
     echo 'ws-cluster:x:10001:10001::/data:/bin/false' > /image/etc/passwd && \
     echo 'ws-cluster:x:10001:' > /image/etc/group && \
+    echo 'hosts: files dns' > /image/etc/nsswitch.conf && \
     chown 10001:10001 /image/data
 
 FROM scratch
@@ -24,4 +28,5 @@ WORKDIR /data
 # WebSocket, HTTP API. The operators' listeners stay on loopback unless they are given a token.
 EXPOSE 8812 8912
 STOPSIGNAL SIGTERM
+# No HEALTHCHECK: it would need a program in the image that asks. An orchestrator asks /live and /ready over HTTP.
 ENTRYPOINT ["/bin/ws-cluster"]

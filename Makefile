@@ -6,7 +6,7 @@ PROFILE ?= quick
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build release test faults simulate autobahn ci setup fmt lint doc floors clean
+.PHONY: help run build release test faults simulate autobahn image ci setup fmt lint doc floors clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ simulate: ## SEEDS runs (10000) of the simulation under each profile of faults, 
 
 autobahn: ## the whole Autobahn suite against examples/echo (needs Python 2.7; a quarter of an hour)
 	@tests/autobahn/run --deflate
+
+image: setup ## the Dockerfile's steps without Docker: a static binary in a bare chroot (needs root; the first build takes a quarter of an hour)
+	@target/venv/bin/python tests/image.py $(ARGS)
 
 ci: ## what CI runs: format, lints, documentation, floors, every test
 	@.ci/run

@@ -51,11 +51,12 @@ def until(what, condition, patience=PATIENCE, pause=0.05):
 
 
 @contextmanager
-def node(binary, folder, *flags, log="node.log"):
-    """A node on ports of its own: its addresses by the names that it prints (`ws`, `http`, `metrics`). It must stop in good order."""
+def node(binary, folder, *flags, log="node.log", pprof="off"):
+    """A node on ports of its own: its addresses by the names that it prints (`ws`, `http`, `metrics`, and `pprof` where that is "0"). It
+    must stop in good order."""
     log = Path(folder, log)
     command = [str(Path(binary).resolve()), "--ws_host", "127.0.0.1", "--http_host", "127.0.0.1"]
-    command += ["--ws_port", "0", "--http_port", "0", "--metrics_port", "0", "--pprof_port", "off", "--swagger_port", "off"]
+    command += ["--ws_port", "0", "--http_port", "0", "--metrics_port", "0", "--pprof_port", pprof, "--swagger_port", "off"]
     with process(command + list(flags), log, cwd=folder) as running:
 
         def addresses():

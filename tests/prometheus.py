@@ -1,8 +1,8 @@
-"""A real Prometheus scrapes a real node, and answers the README's queries.
+"""A real Prometheus scrapes a real node, and answers the queries of the README, of the dashboard and of the alert rules.
 
 Method: Prometheus runs with the scrape configuration that is shipped, in which only the target's port is another; while
-clients are connected and pushes go through, the queries of the README are put to its HTTP API, and what they say is
-compared with what was done. Run by `make test`:
+clients are connected and pushes go through, the queries are put to its HTTP API. What those of the README say is compared with what
+was done; those of the dashboard have data, and what they and the rules name is on the node's page. Run by `make test`:
     target/venv/bin/python tests/prometheus.py target/debug/ws-cluster
 The last line is `prometheus: N passed, N failed`.
 """
@@ -10,66 +10,26 @@ The last line is `prometheus: N passed, N failed`.
 import asyncio
 import json
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import urlencode
 
+import yaml
 from websockets.asyncio.client import connect
 
-from running import DEMO_PID, DEMO_SECRET, Report, free_port, get, get_json, node, process, signed_query, until
+from monitoring import ALERTS, ROOT, SHIPPED, missing_tools, prometheus, promtool
+from running import DEMO_PID, DEMO_SECRET, Report, get, node, signed_query, until
 
-ROOT = Path(__file__).parent.parent
-SHIPPED = ROOT / "deploy/prometheus/prometheus.yml"
+DASHBOARD = ROOT / "deploy/grafana/ws-cluster.json"
 USERS, BACKENDS = 3, 2
+# Long enough to be compressed.
+PADDING = "." * 300
 
 
 def queries(readme):
     """The lines of a README's blocks in PromQL."""
     blocks = re.findall(r"^```promql\n(.*?)^```", (ROOT / readme).read_text(), re.M | re.S)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
-
-
-def promtool(*arguments, text=None):
-    done = subprocess.run(["promtool", *arguments], input=text, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout + done.stderr
-
-
-def config(folder, addresses):
-    """The shipped file with the node's port in it."""
-    text = SHIPPED.read_text()
-    assert text.count("127.0.0.1:9091") == 1, text
-    file = Path(folder, "prometheus.yml")
-    file.write_text(text.replace("127.0.0.1:9091", addresses["metrics"]))
-    return file
-
-
-@contextmanager
-def prometheus(folder, addresses):
-    """A running Prometheus; a function that puts a query to it."""
-    address, log = f"127.0.0.1:{free_port()}", Path(folder, "prometheus.log")
-    command = ["prometheus", f"--config.file={config(folder, addresses)}", f"--web.listen-address={address}"]
-    command += [f"--storage.tsdb.path={folder}/tsdb", "--storage.tsdb.retention.time=1h", "--log.level=warn"]
-
-    def query(text):
-        answer = get_json(f"http://{address}/api/v1/query?{urlencode({'query': text})}")
-        assert answer["status"] == "success", answer
-        return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
-
-    def is_ready():
-        assert running.poll() is None, log.read_text()
-        try:
-            return get(f"http://{address}/-/ready")[0] == 200
-        except OSError:
-            return False
-
-    with process(command, log, cwd=folder) as running:
-        until("prometheus is ready", is_ready)
-        yield query
 
 
 class Traffic:
@@ -94,7 +54,7 @@ class Traffic:
     def push(self):
         try:
             while not self.over.wait(0.02):
-                query = signed_query(DEMO_SECRET, pid=DEMO_PID, tags="watched", data=self.pushed)
+                query = signed_query(DEMO_SECRET, pid=DEMO_PID, tags="watched", data=f"{self.pushed} {PADDING}")
                 status, text = get(f"http://{self.addresses['http']}/ws/push?{query}", "POST")
                 assert status == 200, (status, text)
                 self.pushed += 1
@@ -123,6 +83,49 @@ class Traffic:
     async def read(client):
         async for _ in client:
             pass
+
+
+def dashboard():
+    """The queries of the dashboard's panels, with the variables' values in their place."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    texts = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    values = {"$job": "ws-cluster", "$instance": ".*", "$__rate_interval": "15s"}
+    for name, value in values.items():
+        texts = [text.replace(name, value) for text in texts]
+    assert len(texts) > 40 and not any("$" in text for text in texts), texts
+    return texts
+
+
+def named(texts):
+    """The node's metrics that queries name."""
+    names = set(re.findall(r"\b((?:ws|request)_\w+)\{", "\n".join(texts)))
+    return {re.sub(r"^(ws_stage_latency_seconds|ws_queue_round_trip_seconds|request_duration)_(bucket|count|sum)$", r"\1", name) for name in names}
+
+
+def rules():
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def check_names(addresses):
+    """Nothing is asked for that no node has."""
+    known = set(re.findall(r"^# TYPE (\w+) ", metrics(addresses), re.M))
+    unknown = named(dashboard() + rules()) - known
+    assert not unknown, f"no node has {sorted(unknown)}"
+
+
+def check_dashboard(query):
+    """Every panel has something to show."""
+    empty = set(dashboard())
+
+    def all_have():
+        empty.difference_update([text for text in empty if any(value == value for _, value in query(text))])
+        return not empty
+
+    try:
+        until("data", all_have, pause=0.5)
+    except AssertionError:
+        raise AssertionError("no data: " + "\n".join(sorted(empty))) from None
 
 
 def label_values(page):
@@ -158,6 +161,8 @@ def ask(report, addresses, query):
         with report.check("every other query of the README has a value too"):
             for text in others:
                 until(text, lambda: [value for value in numbers(text) if value > 0], pause=0.2)
+        with report.check("every query of the dashboard has data"):
+            check_dashboard(query)
         with report.check("ws_connection has the open connections by type and core"):
             until("the connections were scraped", lambda: sum(value for _, value in query(connections)) == USERS + BACKENDS, pause=0.2)
             found = query(connections)
@@ -180,11 +185,7 @@ def ask(report, addresses, query):
 
 def main():
     report = Report("prometheus")
-    for tool in ("prometheus", "promtool"):
-        if not shutil.which(tool):
-            print(f"{tool} is not installed: .ci/setup installs it (Debian package prometheus)")
-            report.failed += 1
-            report.end()
+    missing_tools(report)
     with report.check("promtool: the shipped configuration is a good one"):
         status, told = promtool("check", "config", str(SHIPPED))
         assert status == 0, told
@@ -193,6 +194,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder, node(sys.argv[1], folder, "--env", "test") as addresses:
         with prometheus(folder, addresses) as query:
             ask(report, addresses, query)
+        with report.check("the dashboard and the alert rules name metrics that are there"):
+            check_names(addresses)
         with report.check("promtool: the names, types and help of all metrics are as they should be"):
             status, told = promtool("check", "metrics", text=metrics(addresses))
             assert status == 0 and not told.strip(), told

@@ -15,9 +15,11 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +30,9 @@ from running import DEMO_PID, DEMO_SECRET, PATIENCE, Report, free_port, get, pro
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "deploy/seccomp/ws-cluster.json"
+# What every runtime brings along: fresh ones, so that nothing here can touch this machine's own.
+RUNTIMES_BRING = {"proc": ("proc", "nosuid"), "sys": ("sysfs", "ro"), "dev": ("tmpfs", "nosuid")}
+DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 # A name that no DNS knows.
 QUEUE = "queue.invalid"
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, CAPABILITIES = 24, 38, range(64)
@@ -41,14 +46,21 @@ def instructions():
 
 
 def the(name):
-    [text] = [text for word, text in instructions() if word == name]
+    """The last one counts, which is the image's own."""
+    *_, text = [text for word, text in instructions() if word == name]
     return text
+
+
+def arguments():
+    """What the build may be told otherwise, with the defaults."""
+    return dict(text.split("=", 1) for word, text in instructions() if word == "ARG")
 
 
 def build(commands, given):
     """Runs the build command, unless there is a binary; the binary's path."""
     [command] = [command for command in commands if "cargo build" in command]
     if given:
+        assert Path(given).name == "ws-cluster", given
         return Path(given)
     quick = command.replace("--release", "--profile quick")
     assert quick != command, command
@@ -64,10 +76,19 @@ def make(image, given):
     for command in commands:
         if "cargo build" not in command:
             command = command.replace("target/*/release/ws-cluster", shlex.quote(str(binary.resolve())))
-            subprocess.run(command.replace("/image", str(image)), shell=True, check=True, cwd=ROOT)
-    for folder in ("proc", "etc"):  # runtimes bring these
-        Path(image, folder).mkdir(exist_ok=True)
+            subprocess.run(command.replace("/image", str(image)), shell=True, check=True, cwd=ROOT, env=os.environ | arguments())
+    for folder in RUNTIMES_BRING:
+        Path(image, folder).mkdir()
     Path(image, "etc/hosts").write_text(f"127.0.0.1 localhost {QUEUE}\n")
+
+
+def bring(image):
+    """What a runtime mounts into a container."""
+    for name, (kind, options) in RUNTIMES_BRING.items():
+        subprocess.run(["mount", "-t", kind, "-o", options, kind, f"{image}/{name}"], check=True)
+    for name, minor in DEVICES.items():
+        os.mknod(f"{image}/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+        os.chmod(f"{image}/dev/{name}", 0o666)
 
 
 def is_static(binary):
@@ -82,12 +103,13 @@ def is_static(binary):
 def enter(image):
     """What a container runtime does between fork and exec."""
     user, group = map(int, the("USER").split(":"))
+    folder = the("WORKDIR")
     libc = ctypes.CDLL(None, use_errno=True)
-    profile = under_seccomp.read(PROFILE)
+    profile, _ = under_seccomp.read(PROFILE), under_seccomp.library()  # loaded while its file is there
 
     def prepare():
         os.chroot(image)
-        os.chdir(the("WORKDIR"))
+        os.chdir(folder)
         for capability in CAPABILITIES:
             libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         os.setgroups([])
@@ -133,7 +155,7 @@ async def push_reaches(addresses):
 
 def check_privileges(running):
     user, group = the("USER").split(":")
-    status = dict(re.findall(r"^(\w+):\s+(.*)$", Path(f"/proc/{running.pid}/status").read_text(), re.M))
+    status = dict(re.findall(r"^(\w+):[ \t]*(.*)$", Path(f"/proc/{running.pid}/status").read_text(), re.M))
     assert status["Uid"].split() == [user] * 4 and status["Gid"].split() == [group] * 4 and not status["Groups"].strip(), status
     assert all(int(status[name], 16) == 0 for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")), status
     assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
@@ -146,16 +168,21 @@ def check_driver(addresses):
 
 
 def check_flame_graph(addresses):
-    status, svg = get(f"http://{addresses['pprof']}/debug/pprof/flamegraph?seconds=1")
-    assert status == 200 and "<svg" in svg and "ws_cluster" in svg, (status, svg[:300])
+    url = f"http://{addresses['pprof']}/debug/pprof/flamegraph?seconds=2"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(get, url)
+        while not asked.done():
+            asyncio.run(push_reaches(addresses))
+        status, svg = asked.result()
+    assert status == 200 and "<svg" in svg and "ws_cluster::" in svg, (status, svg[-2000:])
 
 
 def run(report, image, folder):
-    with report.check("a bare chroot, without even /proc: a push reaches a client, and SIGTERM ends with 0"):
+    with report.check("a bare chroot, without even /proc and /dev: a push reaches a client, and SIGTERM ends with 0"):
         with container(image, folder, "--env", "test") as (running, addresses, _):
             check_privileges(running)
             asyncio.run(push_reaches(addresses))
-    subprocess.run(["mount", "--bind", "/proc", f"{image}/proc"], check=True)
+    bring(image)
     redis, port = shutil.which("redis-server"), free_port()
     assert redis, "redis-server is not installed: .ci/setup installs it"
     with process([redis, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder], Path(folder, "redis.log")):
@@ -189,7 +216,9 @@ def main():
             os.chmod(folder, 0o755)
             run(report, image, folder)
         finally:
-            subprocess.run(["umount", f"{image}/proc"], stderr=subprocess.DEVNULL)
+            for mounted in RUNTIMES_BRING:
+                if os.path.ismount(f"{image}/{mounted}"):
+                    subprocess.run(["umount", f"{image}/{mounted}"], check=True)
     report.end()
 
 

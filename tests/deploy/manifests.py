@@ -43,22 +43,23 @@ def load(file):
 
 def render(folder):
     """The objects of a kustomization."""
-    objects, patches = [], []
-    gather(Path(folder), objects, patches)
+    objects = []
+    gather(Path(folder), objects)
     return objects
 
 
-def gather(folder, objects, patches):
+def gather(folder, objects):
+    """Adds a kustomization's objects to those that are there, and does to all of them what it orders."""
     [kustomization] = load(folder / "kustomization.yaml")
     assert kustomization.keys() <= KUSTOMIZATION, (folder, kustomization.keys() - KUSTOMIZATION)
     for name in kustomization.get("resources", []):
         if (folder / name).is_dir():
-            gather((folder / name).resolve(), objects, patches)
+            gather((folder / name).resolve(), objects)
         else:
             objects += load(folder / name)
     objects += [config_map(folder, generated) for generated in kustomization.get("configMapGenerator", [])]
     for name in kustomization.get("components", []):
-        gather((folder / name).resolve(), objects, patches)
+        gather((folder / name).resolve(), objects)
     for one in kustomization.get("patches", []):
         patch(objects, one)
     for image in kustomization.get("images", []):

@@ -70,12 +70,22 @@ def check_copies():
 
 
 def check_schemas():
-    for folder in sorted(KUBERNETES.iterdir()):
-        [kustomization] = manifests.load(folder / "kustomization.yaml")
-        if kustomization["kind"] == "Kustomization":
-            for found in manifests.render(folder):
-                for version in VERSIONS:
-                    manifests.validate(found, version)
+    # The base is in the example.
+    for found in manifests.render(KUBERNETES / "example") + manifests.render(KUBERNETES / "seccomp-installer"):
+        for version in VERSIONS:
+            manifests.validate(found, version)
+
+
+def check_runtime_default():
+    """The component for machines without the profile changes that alone."""
+    objects = manifests.render(KUBERNETES / "base")
+    manifests.gather(KUBERNETES / "runtime-default", objects)
+    with_it, without = one(objects, "StatefulSet"), one(manifests.render(KUBERNETES / "base"), "StatefulSet")
+    manifests.validate(with_it, VERSIONS[0])
+    rights = with_it["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    assert rights["seccompProfile"] == {"type": "RuntimeDefault"}
+    rights["seccompProfile"] = without["spec"]["template"]["spec"]["containers"][0]["securityContext"]["seccompProfile"]
+    assert with_it == without
 
 
 def check_that_the_schemas_bite():
@@ -156,7 +166,8 @@ def check_references():
 
 def check_least_connections():
     load_balancer = one(manifests.render(KUBERNETES / "example"), "DestinationRule")["spec"]["trafficPolicy"]["loadBalancer"]
-    assert load_balancer["simple"] == "LEAST_REQUEST", load_balancer
+    # What makes nodes weigh differently, or leaves some out, counts for more than connections do.
+    assert load_balancer == {"simple": "LEAST_REQUEST", "localityLbSetting": {"enabled": False}}, load_balancer
 
 
 def check_deadlines():
@@ -335,7 +346,8 @@ def main():
     checks = [
         ("the manifests that are copies are what they are copies of", check_copies),
         ("every manifest passes the schemas of its API", check_schemas),
-        ("and those would find a mistake", check_that_the_schemas_bite),
+        ("without the seccomp profile nothing else is otherwise", check_runtime_default),
+        ("the schemas would find a mistake", check_that_the_schemas_bite),
         ("kustomize renders what was judged", check_with_kubectl),
         ("selectors, ports and names meet, and are the node's own", check_references),
         ("istio picks by open connections", check_least_connections),

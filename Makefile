@@ -32,7 +32,7 @@ simulate: ## SEEDS runs (10000) of the simulation under each profile of faults, 
 autobahn: ## the whole Autobahn suite against examples/echo (needs Python 2.7; a quarter of an hour)
 	@tests/autobahn/run --deflate
 
-image: setup ## the Dockerfile's steps without Docker: a static binary in a bare chroot (needs root; the first build takes a quarter of an hour)
+image: setup ## the Dockerfile's steps without Docker: a static binary in a bare chroot (needs root; the first build takes 10 to 20 minutes)
 	@target/venv/bin/python tests/image.py $(ARGS)
 
 ci: ## what CI runs: format, lints, documentation, floors, every test

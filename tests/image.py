@@ -2,7 +2,7 @@
 
 Method: the commands of the Dockerfile's RUN are done one by one, with another folder for /image and the quick profile for
 the build. What they make is run as a container runtime would: in a chroot, as the Dockerfile's user, without capabilities,
-under the shipped seccomp profile. Needs root, a quarter of an hour for the first build, and Redis:
+under the shipped seccomp profile. Needs root, Redis, and 10 to 20 minutes for the first build:
     make image
 A binary that is there already is taken instead of a build: target/venv/bin/python tests/image.py BINARY
 The last line is `image: N passed, N failed`.

@@ -181,7 +181,8 @@ def check_deadlines():
 
 
 def check_restrictions():
-    """Whatever runs here runs without rights, and the node as the image's user."""
+    """Whatever runs here runs without rights, and the node as the image's user; no secret is in a file."""
+    assert not [found for found in manifests.render(KUBERNETES / "example") if found["kind"] == "Secret"]
     user, group = dockerfile("USER").split(":")
     pod = one(manifests.render(KUBERNETES / "base"), "StatefulSet")["spec"]["template"]["spec"]
     context = pod["securityContext"]

@@ -57,10 +57,10 @@ def firing(query):
 
 def run(report, addresses, redis, query):
     with report.check("a node that is well takes pushes, and nothing fires"):
-        until("the node was scraped", lambda: query('ws_ready{job="ws-cluster"} == 1'), PATIENCE, 0.2)
+        until("the node was scraped for a while", lambda: query('sum_over_time(ws_ready{job="ws-cluster"}[1m]) >= 4'), PATIENCE, 0.2)
         assert push(addresses)[0] == 200
         fires = firing(query)
-        assert not AWAY & fires.keys(), fires
+        assert not fires.keys() - {"WsClusterEpoll"}, fires
     redis.kill()
     with report.check("Redis is killed: pushes are refused, and /ready says why"):
         until("/ready turns", lambda: ready(addresses) == (503, "queue_unavailable"), PATIENCE)

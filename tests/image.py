@@ -65,7 +65,7 @@ def build(commands, given):
     quick = command.replace("--release", "--profile quick")
     assert quick != command, command
     subprocess.run(quick, shell=True, check=True, cwd=ROOT)
-    [binary] = (ROOT / "target").glob("*-linux-*/quick/ws-cluster")
+    [binary] = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).glob("*-linux-*/quick/ws-cluster")
     return binary
 
 
@@ -76,7 +76,7 @@ def make(image, given):
     for command in commands:
         if "cargo build" not in command:
             command = command.replace("target/*/release/ws-cluster", shlex.quote(str(binary.resolve())))
-            subprocess.run(command.replace("/image", str(image)), shell=True, check=True, cwd=ROOT, env=os.environ | arguments())
+            subprocess.run(command.replace("/image", str(image)), shell=True, check=True, cwd=ROOT, env=arguments() | os.environ)
     for folder in RUNTIMES_BRING:
         Path(image, folder).mkdir()
     Path(image, "etc/hosts").write_text(f"127.0.0.1 localhost {QUEUE}\n")

@@ -123,7 +123,7 @@ def check_dashboard(query):
         return not empty
 
     try:
-        until("data", all_have, pause=0.5)
+        until("data", all_have, patience=60, pause=0.5)
     except AssertionError:
         raise AssertionError("no data: " + "\n".join(sorted(empty))) from None
 

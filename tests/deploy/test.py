@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import manifests  # noqa: E402
+import under_seccomp  # noqa: E402
 from running import DEMO_PID, DEMO_SECRET, Report, get, node, signed_query  # noqa: E402
 
 DEPLOY = ROOT / "deploy"
@@ -28,7 +29,6 @@ SECCOMP = DEPLOY / "seccomp/ws-cluster.json"
 UNIT = DEPLOY / "systemd/ws-cluster.service"
 # The oldest that has all that is used (preStop's sleep), and the newest with schemas.
 VERSIONS = ("1.30", "1.37")
-CALLS_OF_A_FILTER = "SystemCallFilter"
 
 
 def documented(key):
@@ -292,12 +292,10 @@ def calls(names):
 
 def filter_of_the_unit():
     """The unit's filter in the form of a container's profile; calls that libseccomp does not know left out, as systemd does."""
-    lines = re.findall(rf"^{CALLS_OF_A_FILTER}=(.*)$", UNIT.read_text(), re.M)
+    lines = re.findall(r"^SystemCallFilter=(.*)$", UNIT.read_text(), re.M)
     allowed = set()
     for line in lines:
         allowed = allowed - calls(line[1:].split()) if line.startswith("~") else allowed | calls(line.split())
-    import under_seccomp
-
     seccomp = under_seccomp.library()
     known = sorted(name for name in allowed | calls(["@default"]) if seccomp.seccomp_syscall_resolve_name(name.encode()) != -1)
     return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": known, "action": "SCMP_ACT_ALLOW"}]}

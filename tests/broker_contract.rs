@@ -17,7 +17,7 @@ use ws_cluster::{
         Append, Appended, Batch, Body, Broker, BrokerError, Claim, Claimed, Durability, Entry, Kind, News, Open,
         Opened, OriginLast, Position, Retain, Retained, StoredValue,
         memory::Memory,
-        redis::{Redis, RedisSettings},
+        redis::{Redis, RedisSettings, TlsFiles},
     },
     model::Boot,
     protocol::wire::LogPosition,
@@ -313,8 +313,8 @@ async fn contract(queue: &dyn Broker) {
 }
 
 async fn redis(server: &RedisServer, log_bytes_max: usize) -> Redis {
-    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max };
-    let redis = Redis::start(&server.url(), settings).expect("a good URL");
+    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max, durability: Durability::Log };
+    let redis = Redis::start(&server.url(), &TlsFiles::default(), settings).expect("a good URL");
     connected(&redis).await;
     redis
 }

@@ -214,7 +214,10 @@ fn a_bad_secret_is_refused_without_being_shown() {
     for (given, start) in [
         (&["--operator_token", "hidden hidden"][..], "operator_token (flag --operator_token): holds what cannot"),
         (&["--queue", "redis", "--redis_url", "hidden"], "redis_url (flag --redis_url): write redis://"),
-        (&["--queue", "redis", "--redis_url", "redis-cluster://:hidden@h"], "redis_url (flag --redis_url): Sentinel"),
+        (
+            &["--queue", "redis", "--redis_url", "redis-ring://:hidden@h"],
+            "redis_url (flag --redis_url): write redis://",
+        ),
     ] {
         let refusal = flags(given).refusal();
         assert!(refusal.starts_with(start), "{refusal}");

@@ -35,75 +35,6 @@ fn alone(scenario: impl Future<Output = Report>) -> Report {
     report
 }
 
-/// Kills a master whose replica lacks its last moments: it is stopped and cut off, else it would read them later.
-async fn kill_behind(master: &mut Redis, replica: &Redis) {
-    replica.signal("STOP");
-    master.command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
-    sleep(Duration::from_millis(400)).await;
-    master.kill();
-    replica.signal("CONT");
-}
-
-async fn replayed(node: &Node) -> f64 {
-    node.metric("ws_log_records_total event=\"replayed\"").await
-}
-
-#[test]
-fn a_fail_over_by_sentinels_loses_nothing_and_the_old_master_is_left_alone() {
-    let report = alone(async {
-        let mut set = Sentinels::start().await;
-        let cluster = Cluster::at(set.url(), 2, roomy()).await;
-        under_load("sentinel fail-over", cluster, 2, duration(), async |cluster| {
-            sleep(Duration::from_secs(2)).await;
-            kill_behind(&mut set.master, &set.replica).await;
-            eventually("the replica is promoted", async || set.replica.command(&["ROLE"]).await.contains("master"))
-                .await;
-            eventually("what it lacked is appended again", async || replayed(cluster.a()).await > 0.0).await;
-            // It comes back as a master, empty and writable, until the sentinels tell it otherwise.
-            set.master.restart().await;
-            sleep(Duration::from_millis(500)).await;
-            if set.master.command(&["ROLE"]).await.contains("master") {
-                assert!(set.master.command(&["DBSIZE"]).await.starts_with(":0"), "a stale master was written to");
-            }
-        })
-        .await
-    });
-    expect_clean(&report);
-}
-
-#[test]
-fn a_cluster_whose_slots_move_and_whose_master_dies_loses_nothing() {
-    let report = alone(async {
-        let mut redis = RedisCluster::start().await;
-        let cluster = Cluster::at(redis.url(), 2, roomy()).await;
-        let duration = duration() + Duration::from_secs(2);
-        under_load("cluster", cluster, 2, duration, async |cluster| {
-            sleep(Duration::from_secs(1)).await;
-            // Shard 2 goes from the third master to the first.
-            let slot = slot_of(&redis.masters[0], "{ws-cluster:2}:log").await;
-            redis.migrate(slot, &redis.masters[2], &redis.masters[0], Duration::from_millis(100)).await;
-            let moved = redis.masters[0].command(&["EXISTS", "{ws-cluster:2}:log"]).await;
-            assert!(moved.starts_with(":1"), "{moved}");
-            sleep(Duration::from_secs(2)).await;
-            let epochs = cluster.a().metric("ws_log_epochs_total").await;
-            assert!(epochs >= 1.0, "a shard that moved has a new epoch");
-            // Shards 0 and 3 are the second master's.
-            let RedisCluster { masters, replica } = &mut redis;
-            kill_behind(&mut masters[1], replica).await;
-            eventually("the replica is promoted", async || replica.command(&["ROLE"]).await.contains("master")).await;
-            eventually("what it lacked is appended again", async || replayed(cluster.a()).await > 0.0).await;
-            masters[1].restart().await;
-        })
-        .await
-    });
-    expect_clean(&report);
-}
-
-async fn slot_of(redis: &Redis, key: &str) -> u16 {
-    let answer = redis.command(&["CLUSTER", "KEYSLOT", key]).await;
-    answer.trim_start_matches(':').trim().parse().expect("a slot")
-}
-
 /// What a node's user must be able to do, and no more; `docs/operating.md` shows the same.
 const RIGHTS: &[&str] = &[
     "resetkeys",
@@ -118,12 +49,19 @@ const RIGHTS: &[&str] = &[
     "+info",
     "+client|id",
     "+subscribe",
+    "+ssubscribe",
+    // Where the masters are.
+    "+cluster|info",
+    "+cluster|slots",
+    // Whether replicas have an append, or the disk (`ack`).
+    "+wait",
     // The log and the leases.
     "+eval",
     "+evalsha",
     "+script|load",
     "+time",
     "+publish",
+    "+spublish",
     "+xadd",
     "+xtrim",
     "+xrange",
@@ -152,6 +90,113 @@ const RIGHTS: &[&str] = &[
     "+zpopmin",
 ];
 
+/// What the sentinels let a node's user do.
+const RIGHTS_AT_SENTINELS: &[&str] =
+    &["-@all", "+ping", "+info", "+client|id", "+sentinel|get-master-addr-by-name", "+sentinel|master"];
+
+/// Makes a user of few rights.
+async fn grant(redis: &Redis, rights: &[&str]) {
+    let user = [&["ACL", "SETUSER", "node", "on", ">pass:w@rd"], rights].concat();
+    let made = redis.command(&user).await;
+    assert!(made.starts_with("+OK"), "{made}");
+}
+
+/// Asserts that nothing was asked for that the user may not do.
+async fn expect_enough_rights(redis: &Redis) {
+    let denied = redis.command(&["ACL", "LOG"]).await;
+    assert!(denied.starts_with("*0"), "{denied}");
+}
+
+/// The same URL, as that user.
+fn as_user(url: &str) -> String {
+    url.replace("://", "://node:pass%3Aw%40rd@")
+}
+
+/// Kills a master whose replica lacks its last moments: it is stopped and cut off, else it would read them later.
+async fn kill_behind(master: &mut Redis, replica: &Redis) {
+    replica.signal("STOP");
+    master.command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+    sleep(Duration::from_millis(400)).await;
+    master.kill();
+    replica.signal("CONT");
+}
+
+async fn replayed(node: &Node) -> f64 {
+    node.metric("ws_log_records_total event=\"replayed\"").await
+}
+
+#[test]
+fn a_fail_over_by_sentinels_loses_nothing_and_the_old_master_is_left_alone() {
+    let report = alone(async {
+        let mut set = Sentinels::start().await;
+        for redis in [&set.master, &set.replica] {
+            grant(redis, RIGHTS).await;
+        }
+        for sentinel in &set.sentinels {
+            grant(sentinel, RIGHTS_AT_SENTINELS).await;
+        }
+        let url = as_user(&set.url()) + "?sentinelUsername=node&sentinelPassword=pass%3Aw%40rd";
+        let cluster = Cluster::at(url, 2, roomy()).await;
+        under_load("sentinel fail-over", cluster, 2, duration(), async |cluster| {
+            sleep(Duration::from_secs(2)).await;
+            kill_behind(&mut set.master, &set.replica).await;
+            eventually("the replica is promoted", async || set.replica.command(&["ROLE"]).await.contains("master"))
+                .await;
+            eventually("what it lacked is appended again", async || replayed(cluster.a()).await > 0.0).await;
+            // It comes back as a master, empty and writable, until the sentinels tell it otherwise.
+            set.master.restart().await;
+            sleep(Duration::from_millis(500)).await;
+            if set.master.command(&["ROLE"]).await.contains("master") {
+                assert!(set.master.command(&["DBSIZE"]).await.starts_with(":0"), "a stale master was written to");
+            }
+            for redis in set.sentinels.iter().chain([&set.replica]) {
+                expect_enough_rights(redis).await;
+            }
+        })
+        .await
+    });
+    expect_clean(&report);
+}
+
+#[test]
+fn a_cluster_whose_slots_move_and_whose_master_dies_loses_nothing() {
+    let report = alone(async {
+        let mut redis = RedisCluster::start().await;
+        for member in redis.masters.iter().chain([&redis.replica]) {
+            grant(member, RIGHTS).await;
+        }
+        let cluster = Cluster::at(as_user(&redis.url()), 2, roomy()).await;
+        let duration = duration() + Duration::from_secs(2);
+        under_load("cluster", cluster, 2, duration, async |cluster| {
+            sleep(Duration::from_secs(1)).await;
+            // Shard 2 goes from the third master to the first.
+            let slot = slot_of(&redis.masters[0], "{ws-cluster:2}:log").await;
+            redis.migrate(slot, &redis.masters[2], &redis.masters[0], Duration::from_millis(100)).await;
+            let moved = redis.masters[0].command(&["EXISTS", "{ws-cluster:2}:log"]).await;
+            assert!(moved.starts_with(":1"), "{moved}");
+            sleep(Duration::from_secs(2)).await;
+            let epochs = cluster.a().metric("ws_log_epochs_total").await;
+            assert!(epochs >= 1.0, "a shard that moved has a new epoch");
+            // Shards 0 and 3 are the second master's.
+            let RedisCluster { masters, replica } = &mut redis;
+            kill_behind(&mut masters[1], replica).await;
+            eventually("the replica is promoted", async || replica.command(&["ROLE"]).await.contains("master")).await;
+            eventually("what it lacked is appended again", async || replayed(cluster.a()).await > 0.0).await;
+            for member in [&masters[0], &masters[2], &*replica] {
+                expect_enough_rights(member).await;
+            }
+            masters[1].restart().await;
+        })
+        .await
+    });
+    expect_clean(&report);
+}
+
+async fn slot_of(redis: &Redis, key: &str) -> u16 {
+    let answer = redis.command(&["CLUSTER", "KEYSLOT", key]).await;
+    answer.trim_start_matches(':').trim().parse().expect("a slot")
+}
+
 #[test]
 fn tls_with_an_own_authority_and_a_user_of_few_rights_carry_pushes() {
     bounded(async {
@@ -170,9 +215,8 @@ fn tls_with_an_own_authority_and_a_user_of_few_rights_carry_pushes() {
             .concat(),
         )
         .await;
-        let user = [&["ACL", "SETUSER", "node", "on", ">pass:w@rd"], RIGHTS].concat();
-        assert!(redis.command(&user).await.starts_with("+OK"));
-        let url = format!("rediss://node:pass%3Aw%40rd@127.0.0.1:{port}/0");
+        grant(&redis, RIGHTS).await;
+        let url = as_user(&format!("rediss://127.0.0.1:{port}/0"));
         let [_, certificate, key] = certificates.client().map(|path| path.to_string_lossy().into_owned());
         let files = ["--redis_ca_file", &roots, "--redis_cert_file", &certificate, "--redis_key_file", &key];
         let config = Config::new().flags(&files);
@@ -189,8 +233,7 @@ fn tls_with_an_own_authority_and_a_user_of_few_rights_carry_pushes() {
             keys.contains(":last\r\n")
         })
         .await;
-        let denied = redis.command(&["ACL", "LOG"]).await;
-        assert!(denied.starts_with("*0"), "{denied}");
+        expect_enough_rights(&redis).await;
     });
 }
 
@@ -221,5 +264,20 @@ fn a_redis_with_another_authority_is_not_trusted() {
         })
         .await;
         assert!(node.printed().iter().all(|line| !line.starts_with("ready")));
+    });
+}
+
+#[test]
+fn without_the_replica_that_ack_asks_for_a_push_is_not_acknowledged() {
+    bounded(async {
+        let redis = Redis::start_with(Persistence::None, &["--repl-diskless-sync-delay", "0"]).await;
+        let config = Config::new().flags(&["--ack", "replica"]).limit("pending_timeout", "\"1s\"");
+        let cluster = Cluster::at(redis.url(), 1, config).await;
+        let push = json!({"tags": ["gold"], "data": 1});
+        let refused = cluster.a().api().push(&push).await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        let port = redis.port().to_string();
+        let _replica = Redis::start_with(Persistence::None, &["--replicaof", "127.0.0.1", &port]).await;
+        eventually("it is acknowledged", async || cluster.a().api().push(&push).await.status == 200).await;
     });
 }

@@ -2,7 +2,8 @@
 //! TLS as a user who may do no more than he must.
 //!
 //! Method: as in `faults.rs`, with real sentinels and a real cluster of three masters. A replica that is to be promoted is
-//! cut off for a moment before its master is killed, so that it surely lacks what was acknowledged.
+//! cut off for a moment before its master goes, so that it surely lacks what was acknowledged. The old master comes back:
+//! killed and empty behind sentinels, merely stopped in the cluster.
 
 mod support;
 
@@ -112,12 +113,13 @@ fn as_user(url: &str) -> String {
     url.replace("://", "://node:pass%3Aw%40rd@")
 }
 
-/// Kills a master whose replica lacks its last moments: it is stopped and cut off, else it would read them later.
-async fn kill_behind(master: &mut Redis, replica: &Redis) {
+/// Takes a master away by this signal, in a way that its replica lacks its last moments: it is stopped and cut off, else
+/// it would read them later.
+async fn lose(master: &Redis, replica: &Redis, by: &str) {
     replica.signal("STOP");
     master.command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
     sleep(Duration::from_millis(400)).await;
-    master.kill();
+    master.signal(by);
     replica.signal("CONT");
 }
 
@@ -139,7 +141,7 @@ fn a_fail_over_by_sentinels_loses_nothing_and_the_old_master_is_left_alone() {
         let cluster = Cluster::at(url, 2, roomy()).await;
         under_load("sentinel fail-over", cluster, 2, duration(), async |cluster| {
             sleep(Duration::from_secs(2)).await;
-            kill_behind(&mut set.master, &set.replica).await;
+            lose(&set.master, &set.replica, "KILL").await;
             eventually("the replica is promoted", async || set.replica.command(&["ROLE"]).await.contains("master"))
                 .await;
             eventually("what it lacked is appended again", async || replayed(cluster.a()).await > 0.0).await;
@@ -159,9 +161,9 @@ fn a_fail_over_by_sentinels_loses_nothing_and_the_old_master_is_left_alone() {
 }
 
 #[test]
-fn a_cluster_whose_slots_move_and_whose_master_dies_loses_nothing() {
+fn a_cluster_whose_slots_move_and_whose_master_is_lost_and_comes_back_loses_nothing() {
     let report = alone(async {
-        let mut redis = RedisCluster::start().await;
+        let redis = RedisCluster::start().await;
         for member in redis.masters.iter().chain([&redis.replica]) {
             grant(member, RIGHTS).await;
         }
@@ -178,14 +180,16 @@ fn a_cluster_whose_slots_move_and_whose_master_dies_loses_nothing() {
             let epochs = cluster.a().metric("ws_log_epochs_total").await;
             assert!(epochs >= 1.0, "a shard that moved has a new epoch");
             // Shards 0 and 3 are the second master's.
-            let RedisCluster { masters, replica } = &mut redis;
-            kill_behind(&mut masters[1], replica).await;
+            let RedisCluster { masters, replica } = &redis;
+            lose(&masters[1], replica, "STOP").await;
             eventually("the replica is promoted", async || replica.command(&["ROLE"]).await.contains("master")).await;
             eventually("what it lacked is appended again", async || replayed(cluster.a()).await > 0.0).await;
-            for member in [&masters[0], &masters[2], &*replica] {
+            for member in [&masters[0], &masters[2], replica] {
                 expect_enough_rights(member).await;
             }
-            masters[1].restart().await;
+            // It goes on where it stood, with what was sent to it and for a moment as a master.
+            masters[1].signal("CONT");
+            eventually("the old master follows", async || masters[1].command(&["ROLE"]).await.contains("slave")).await;
         })
         .await
     });
@@ -259,10 +263,7 @@ fn a_redis_with_another_authority_is_not_trusted() {
         let wrong = others.roots().to_string_lossy().into_owned();
         let config = Config::new().flags(&["--redis_ca_file", &wrong]);
         let node = Node::launch(200, Queue::RedisAt(&url), Driver::Auto, &config).await;
-        eventually("it says why", async || {
-            node.printed().iter().any(|line| line.contains("UnknownIssuer") || line.contains("certificate"))
-        })
-        .await;
+        eventually("it says why", async || node.printed().iter().any(|line| line.contains("InvalidCertificate"))).await;
         assert!(node.printed().iter().all(|line| !line.starts_with("ready")));
     });
 }

@@ -98,16 +98,20 @@ impl Finder {
 
     /// Asks and takes over what is found; whether somebody knew.
     async fn look(&mut self) -> bool {
+        let knows = self.places.trouble.take_knowing();
         let mut asking = JoinSet::new();
-        for scout in self.scouts() {
+        for scout in self.scouts(knows) {
             let shape = self.places.target.shape.clone();
-            asking.spawn(async move { tokio::time::timeout(ANSWER_WAIT, ask(&shape, &scout)).await.ok()? });
+            asking.spawn(async move {
+                let (epoch, topology) = tokio::time::timeout(ANSWER_WAIT, ask(&shape, &scout)).await.ok()??;
+                Some(((epoch, knows != 0 && scout.number == knows), topology))
+            });
         }
-        let mut best: Option<(u64, Topology)> = None;
+        let mut best: Option<((u64, bool), Topology)> = None;
         while let Some(answer) = asking.join_next().await {
-            let Ok(Some((epoch, topology))) = answer else { continue };
-            if best.as_ref().is_none_or(|(highest, _)| *highest < epoch) {
-                best = Some((epoch, topology));
+            let Ok(Some((rank, topology))) = answer else { continue };
+            if best.as_ref().is_none_or(|(highest, _)| *highest < rank) {
+                best = Some((rank, topology));
             }
         }
         let Some((_, topology)) = best else { return false };
@@ -121,7 +125,7 @@ impl Finder {
     }
 
     /// Who is asked now: who has just sent a caller elsewhere, then the others by turns.
-    fn scouts(&mut self) -> Vec<Scout> {
+    fn scouts(&mut self, knows: u64) -> Vec<Scout> {
         let mut all = self.seeds.clone();
         if matches!(self.places.target.shape, Shape::Cluster { .. }) {
             all.extend(self.places.servers().iter().map(|server| Scout {
@@ -131,10 +135,9 @@ impl Finder {
             }));
         }
         all.retain(|scout| scout.client.is_connected());
-        let (knows, count) = (self.places.trouble.take_knowing(), all.len().max(1));
-        self.turn = (self.turn + 1) % count;
+        self.turn = (self.turn + 1) % all.len().max(1);
         all.rotate_left(self.turn);
-        all.sort_by_key(|scout| knows == 0 || scout.number != knows);
+        all.sort_by_key(|scout| knows == 0 || scout.number != knows); // Stable: the others keep their turns.
         all.truncate(ASKED_MAX);
         all
     }

@@ -19,6 +19,8 @@
 //!
 //! Invariants: a script runs only on the server incarnation for which it was loaded; what Redis says is not trusted.
 
+mod answers;
+mod durability;
 mod entries;
 mod last_values;
 mod scripts;
@@ -35,10 +37,14 @@ use bytes::Bytes;
 pub use ws_cluster_redis::TlsFiles;
 use ws_cluster_redis::{Lane, Link, LinkError, Reply, Server};
 
-use self::scripts::Scripts;
+use self::{
+    answers::{appended, claimed, failure, nonsense, opened},
+    durability::safely,
+    scripts::Scripts,
+};
 use super::{
-    Append, Appended, Broker, BrokerError, Claim, Claimed, Durability, Entry, Live, Open, Opened, OriginLast, Pending,
-    Position, Retain, Retained, RetainedPage,
+    Append, Appended, Broker, BrokerError, Claim, Claimed, Durability, Entry, Live, Open, Opened, Pending, Position,
+    Retain, Retained, RetainedPage,
 };
 use crate::{
     limits::{LOG_ENTRIES_MAX, LOG_LIVE_MESSAGES_MAX, LOG_ORIGIN_KEPT},
@@ -49,8 +55,6 @@ use crate::{
 const MARKS: usize = 256;
 /// How long a start waits for the first connection before it says so.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
-/// How long an append waits for replicas, or for the disk.
-const SAFE_WAIT_MS: u32 = 1000;
 /// The first Redis, and the first that can say that an append is on its disk.
 const REDIS_MIN: (u32, u32) = (7, 0);
 const REDIS_WITH_WAITAOF: (u32, u32) = (7, 2);
@@ -294,129 +298,6 @@ impl Broker for Redis {
     fn takes_values(&self) -> bool {
         false
     }
-}
-
-/// Answers with which Redis says that it has not begun to carry a command out.
-const NOT_DONE: &[&str] = &[
-    "OOM",
-    "READONLY",
-    "LOADING",
-    "MISCONF",
-    "NOREPLICAS",
-    "BUSY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "MOVED",
-    "ASK",
-    "TRYAGAIN",
-    "NOAUTH",
-    "WRONGPASS",
-    "NOPERM",
-    "NOSCRIPT",
-];
-
-/// Carries `call` out and waits until it is as safe as is asked for. WAIT and WAITAOF look at the connection's own last
-/// write, so all must go over one connection: its id is asked before and after.
-async fn safely(
-    server: &Server,
-    call: ws_cluster_redis::Pending<'_, Reply>,
-    safe: Durability,
-) -> Result<Reply, LinkError> {
-    let id = || server.call(Lane::Write, "CLIENT", vec![Bytes::from_static(b"ID")]);
-    let limit = number(u64::from(SAFE_WAIT_MS));
-    let (command, wait, least) = match safe {
-        Durability::Disk => ("WAITAOF", vec![number(1), number(0), limit], 1),
-        Durability::Replicas(replicas) => ("WAIT", vec![number(u64::from(replicas)), limit], u64::from(replicas)),
-        Durability::Log => return call.await,
-    };
-    let (before, answer, confirmed, after) =
-        futures_util::join!(id(), call, server.call(Lane::Write, command, wait), id());
-    let answer = answer?;
-    let is_stored = matches!(&answer, Reply::List(list)
-        if list.first().and_then(Reply::text).is_some_and(|word| word == "stored" || word == "have"));
-    let is_one_connection = before.is_ok() && before == after;
-    // WAITAOF tells of its own disk first, then of the replicas'.
-    let count = match confirmed? {
-        Reply::List(counts) => counts.first().and_then(Reply::number),
-        count => count.number(),
-    };
-    if is_stored && !(is_one_connection && count.is_some_and(|count| count >= least)) {
-        return Err(LinkError::Unknown(format!("{command} has confirmed too little")));
-    }
-    Ok(answer)
-}
-
-fn failure(error: LinkError) -> BrokerError {
-    let text = error.to_string();
-    match error {
-        LinkError::Url(_) | LinkError::Tls(_) => BrokerError::Refused(text),
-        LinkError::NotSent(_) => BrokerError::NotDone(text),
-        LinkError::Rejected(answer) if NOT_DONE.iter().any(|word| answer.starts_with(word)) => {
-            BrokerError::NotDone(text)
-        }
-        LinkError::Rejected(_) | LinkError::Unknown(_) => BrokerError::Unknown(text),
-    }
-}
-
-fn nonsense() -> BrokerError {
-    BrokerError::Unknown("Redis answered something that the script never says".to_owned())
-}
-
-fn appended(reply: Reply, append: &Append) -> Result<Appended, BrokerError> {
-    let list = reply.list();
-    let word = list.first().and_then(Reply::text).unwrap_or_default();
-    let second = list.get(1);
-    match word {
-        "stored" => {
-            let offset = second.and_then(Reply::number).ok_or_else(nonsense)?;
-            let kind = list.get(2).and_then(Reply::text).and_then(entries::kind).ok_or_else(nonsense)?;
-            Ok(Appended::Stored { position: Position { epoch: append.epoch, offset }, kind })
-        }
-        "have" => {
-            let held = second.and_then(Reply::text).ok_or_else(nonsense)?;
-            origin_last(append.batch.origin, held).map(Appended::Have).ok_or_else(nonsense)
-        }
-        "wait" => Ok(Appended::Wait(Duration::from_millis(second.and_then(Reply::number).ok_or_else(nonsense)?))),
-        "gap" => Ok(Appended::Gap),
-        "fenced" => Ok(Appended::Fenced),
-        _ => Err(nonsense()),
-    }
-}
-
-fn opened(reply: Reply) -> Result<Opened, BrokerError> {
-    let mut list = reply.list();
-    let origins = list.pop().ok_or_else(nonsense)?.list();
-    let [epoch, offset, sealed, grace_ms] = list.iter().map(Reply::number).collect::<Vec<_>>()[..] else {
-        return Err(nonsense());
-    };
-    let origins = origins.chunks_exact(2).filter_map(|pair| {
-        let origin = u64::from_str_radix(pair[0].text()?, 16).ok()?;
-        origin_last(origin, pair[1].text()?)
-    });
-    Ok(Opened {
-        tail: Position { epoch: epoch.ok_or_else(nonsense)?, offset: offset.ok_or_else(nonsense)? },
-        sealed: sealed == Some(1),
-        grace: Duration::from_millis(grace_ms.ok_or_else(nonsense)?),
-        origins: origins.collect(),
-    })
-}
-
-fn claimed(list: &[Reply]) -> Result<Claimed, BrokerError> {
-    match list {
-        [taken] if taken.number() == Some(1) => Ok(Claimed::Held),
-        [_, holder, left_ms] => Ok(Claimed::Other {
-            holder: holder.text().unwrap_or("somebody").chars().filter(|c| !c.is_control()).take(256).collect(),
-            left: Duration::from_millis(left_ms.number().unwrap_or(0)),
-        }),
-        _ => Err(nonsense()),
-    }
-}
-
-/// Reads what the scripts note of an origin: `seq epoch offset unix_s`.
-fn origin_last(origin: u64, held: &str) -> Option<OriginLast> {
-    let mut numbers = held.split(' ').map(str::parse::<u64>);
-    let mut next = || numbers.next()?.ok();
-    Some(OriginLast { origin, seq: next()?, position: Position { epoch: next()?, offset: next()? } })
 }
 
 fn origin_text(origin: u64) -> Bytes {

@@ -172,10 +172,10 @@ fn members_file(ports: &[(u16, u16)], own: usize) -> String {
     for (at, (port, bus)) in ports.iter().enumerate() {
         let myself = if at == own { "myself," } else { "" };
         let (role, epoch, slots) = match SLOTS.get(at) {
-            Some(slots) => ("master -".to_owned(), at + 1, *slots),
-            None => (format!("slave {}", id(ports[1].0)), 2, ""),
+            Some(slots) => ("master -".to_owned(), at + 1, format!(" {slots}")),
+            None => (format!("slave {}", id(ports[1].0)), 2, String::new()),
         };
-        text += &format!("{} 127.0.0.1:{port}@{bus},, {myself}{role} 0 0 {epoch} connected {slots}\n", id(*port));
+        text += &format!("{} 127.0.0.1:{port}@{bus} {myself}{role} 0 0 {epoch} connected{slots}\n", id(*port));
     }
     text + "vars currentEpoch 3 lastVoteEpoch 0\n"
 }

@@ -12,7 +12,7 @@ use fred::{
         },
     },
 };
-use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+use tokio::{sync::broadcast::error::RecvError, task::JoinHandle, time::Instant};
 
 use crate::{CALL_TIMEOUT, LinkError};
 
@@ -22,6 +22,9 @@ const UNRESPONSIVE: Duration = Duration::from_secs(2);
 const RECONNECT_MS: (u32, u32) = (25, 1000);
 /// Commands that may wait for a connection; more fail at once.
 const COMMANDS_MAX: usize = 1024;
+
+/// That a connection is lost is told at most once in this time.
+const TOLD_AGAIN: Duration = Duration::from_secs(5);
 
 fn connection() -> ConnectionConfig {
     ConnectionConfig {
@@ -68,17 +71,23 @@ pub(crate) fn subscriber_builder(config: &Config, messages_max: usize) -> Builde
     builder
 }
 
-/// Says once that a connection is lost, and that it is back.
+/// Says once that a connection is lost, and that it is back. Of one that is lost again and again, as those to a cluster
+/// that is down, not every time is told.
 pub(crate) fn watch<C: EventInterface>(client: &C, name: &'static str) -> JoinHandle<()> {
     let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
     tokio::spawn(async move {
-        let mut is_lost = false;
+        let (mut is_lost, mut told_at) = (false, None::<Instant>);
+        let mut is_told = true;
         loop {
             tokio::select! {
                 error = errors.recv() => match error {
                     Ok((error, _)) if !is_lost => {
                         is_lost = true;
-                        tracing::warn!(connection = name, %error, "lost the connection to Redis; connecting again");
+                        is_told = told_at.is_none_or(|at| at.elapsed() > TOLD_AGAIN);
+                        if is_told {
+                            told_at = Some(Instant::now());
+                            tracing::warn!(connection = name, %error, "lost the connection to Redis; connecting again");
+                        }
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -86,7 +95,9 @@ pub(crate) fn watch<C: EventInterface>(client: &C, name: &'static str) -> JoinHa
                 connect = connects.recv() => match connect {
                     Ok(server) => {
                         is_lost = false;
-                        tracing::info!(connection = name, %server, "connected to Redis");
+                        if is_told {
+                            tracing::info!(connection = name, %server, "connected to Redis");
+                        }
                     }
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,

@@ -8,6 +8,8 @@ use crate::{LinkError, TlsFiles, tls};
 
 /// The service that sentinels are asked for when the URL does not say.
 const SERVICE: &str = "mymaster";
+/// What fred reads in place of our hosts: one may be an IPv6 address in brackets, which it would not look up.
+const STAND_IN: &str = "host.invalid";
 /// What may stand behind the `?`, in fred's names.
 const PARAMETERS: &[&str] = &["node", "sentinelServiceName", "sentinelUsername", "sentinelPassword"];
 
@@ -76,11 +78,11 @@ impl Target {
             .ok_or_else(|| wrong("it is malformed"))?;
         let shape = match std::mem::take(&mut base.server) {
             ServerConfig::Sentinel { hosts, service_name, username, password } => {
-                addresses.extend(hosts.into_iter().skip(1));
+                addresses.extend(hosts.into_iter().filter(|host| host.host != STAND_IN));
                 Shape::Sentinel { sentinels: addresses, service: service_name, login: (username, password) }
             }
             ServerConfig::Clustered { hosts, .. } => {
-                addresses.extend(hosts.into_iter().skip(1));
+                addresses.extend(hosts.into_iter().filter(|host| host.host != STAND_IN));
                 Shape::Cluster { seeds: addresses }
             }
             _ if addresses.len() > 1 => {
@@ -118,8 +120,7 @@ fn split<'a>(scheme: &str, rest: &'a str) -> Result<(Vec<&'a str>, String), Link
     }
     let at = if login.is_empty() { "" } else { "@" };
     let (database, query) = (database.trim_end_matches('/'), parameters.join("&"));
-    // The host is a stand-in: ours may be an IPv6 address, which fred does not look up.
-    Ok((hosts, format!("{scheme}://{login}{at}host/{database}?{query}")))
+    Ok((hosts, format!("{scheme}://{login}{at}{STAND_IN}/{database}?{query}")))
 }
 
 /// `host`, `host:port` or `[v6]:port`.

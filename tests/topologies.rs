@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use support::{
     Client, Cluster, Config, Node, Redis, RedisCluster, Sentinels, bounded, bounded_by,
@@ -137,7 +137,11 @@ fn a_fail_over_by_sentinels_loses_nothing_and_the_old_master_is_left_alone() {
         for sentinel in &set.sentinels {
             grant(sentinel, RIGHTS_AT_SENTINELS).await;
         }
-        let url = as_user(&set.url()) + "?sentinelUsername=node&sentinelPassword=pass%3Aw%40rd";
+        // One that hangs is passed over: it takes connections and never answers.
+        let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let before = format!("://{},", hung.local_addr().expect("its address"));
+        let url = set.url().replace("://", &before);
+        let url = as_user(&url) + "?sentinelUsername=node&sentinelPassword=pass%3Aw%40rd";
         let cluster = Cluster::at(url, 2, roomy()).await;
         under_load("sentinel fail-over", cluster, 2, duration(), async |cluster| {
             sleep(Duration::from_secs(2)).await;
@@ -201,40 +205,40 @@ async fn slot_of(redis: &Redis, key: &str) -> u16 {
     answer.trim_start_matches(':').trim().parse().expect("a slot")
 }
 
+/// A Redis that takes TLS on the port given, and the flags of a node that it lets in.
+async fn over_tls(certificates: &Certificates, tls_port: u16, more: &[&str]) -> (Redis, Config) {
+    let texts = |paths: [PathBuf; 3]| paths.map(|path| path.to_string_lossy().into_owned());
+    let [roots, certificate, key] = texts(certificates.server());
+    let port = tls_port.to_string();
+    let tls = [
+        ["--tls-port", &port],
+        ["--tls-ca-cert-file", &roots],
+        ["--tls-cert-file", &certificate],
+        ["--tls-key-file", &key],
+        ["--tls-auth-clients", "yes"],
+    ];
+    let redis = Redis::start_with(Persistence::None, &[tls.as_flattened(), more].concat()).await;
+    grant(&redis, RIGHTS).await;
+    let [_, certificate, key] = texts(certificates.client());
+    let files = ["--redis_ca_file", &roots, "--redis_cert_file", &certificate, "--redis_key_file", &key];
+    (redis, Config::new().flags(&files))
+}
+
 #[test]
 fn tls_with_an_own_authority_and_a_user_of_few_rights_carry_pushes() {
     bounded(async {
-        let certificates = Certificates::new();
-        let port = free_port();
-        let [roots, certificate, key] = certificates.server().map(|path| path.to_string_lossy().into_owned());
-        let redis = Redis::start_with(
-            Persistence::None,
-            &[
-                ["--tls-port", &port.to_string()],
-                ["--tls-ca-cert-file", &roots],
-                ["--tls-cert-file", &certificate],
-                ["--tls-key-file", &key],
-                ["--tls-auth-clients", "yes"],
-            ]
-            .concat(),
-        )
-        .await;
-        grant(&redis, RIGHTS).await;
-        let url = as_user(&format!("rediss://127.0.0.1:{port}/0"));
-        let [_, certificate, key] = certificates.client().map(|path| path.to_string_lossy().into_owned());
-        let files = ["--redis_ca_file", &roots, "--redis_cert_file", &certificate, "--redis_key_file", &key];
-        let config = Config::new().flags(&files);
-        let cluster = Cluster::at(url, 2, config).await;
+        let (certificates, port) = (Certificates::new(), free_port());
+        let (redis, config) = over_tls(&certificates, port, &[]).await;
+        let cluster = Cluster::at(as_user(&format!("rediss://127.0.0.1:{port}/0")), 2, config).await;
         let mut client = Client::user(cluster.b(), "ann").await;
         client.subscribe(&["gold"]).await;
         for value in 0..20 {
             cluster.a().api().publish("gold", json!(value)).await;
             assert_eq!(client.next().await["payload"], value);
         }
-        // Last values are written within a second or two, trims and all.
+        // Last values are written within a second or two.
         eventually("last values are stored", async || {
-            let keys = redis.command(&["KEYS", "{ws-cluster:*}:last"]).await;
-            keys.contains(":last\r\n")
+            redis.command(&["KEYS", "{ws-cluster:*}:last"]).await.contains(":last\r\n")
         })
         .await;
         expect_enough_rights(&redis).await;
@@ -242,26 +246,30 @@ fn tls_with_an_own_authority_and_a_user_of_few_rights_carry_pushes() {
 }
 
 #[test]
+fn a_cluster_over_tls_carries_pushes() {
+    bounded(async {
+        let (certificates, port) = (Certificates::new(), free_port());
+        let clustered =
+            ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &free_port().to_string()];
+        let (redis, config) = over_tls(&certificates, port, &clustered).await;
+        redis.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        let cluster = Cluster::at(as_user(&format!("rediss-cluster://127.0.0.1:{port}")), 2, config).await;
+        let mut client = Client::user(cluster.b(), "ann").await;
+        client.subscribe(&["gold"]).await;
+        cluster.a().api().publish("gold", json!(1)).await;
+        assert_eq!(client.next().await["payload"], 1);
+        expect_enough_rights(&redis).await;
+    });
+}
+
+#[test]
 fn a_redis_with_another_authority_is_not_trusted() {
     bounded(async {
-        let (certificates, others) = (Certificates::new(), Certificates::new());
-        let port = free_port();
-        let [roots, certificate, key] = certificates.server().map(|path| path.to_string_lossy().into_owned());
-        let _redis = Redis::start_with(
-            Persistence::None,
-            &[
-                ["--tls-port", &port.to_string()],
-                ["--tls-ca-cert-file", &roots],
-                ["--tls-cert-file", &certificate],
-                ["--tls-key-file", &key],
-                ["--tls-auth-clients", "no"],
-            ]
-            .concat(),
-        )
-        .await;
-        let url = format!("rediss://127.0.0.1:{port}");
+        let (certificates, others, port) = (Certificates::new(), Certificates::new(), free_port());
+        let (_redis, _) = over_tls(&certificates, port, &["--tls-auth-clients", "no"]).await;
         let wrong = others.roots().to_string_lossy().into_owned();
         let config = Config::new().flags(&["--redis_ca_file", &wrong]);
+        let url = format!("rediss://127.0.0.1:{port}");
         let node = Node::launch(200, Queue::RedisAt(&url), Driver::Auto, &config).await;
         eventually("it says why", async || node.printed().iter().any(|line| line.contains("InvalidCertificate"))).await;
         assert!(node.printed().iter().all(|line| !line.starts_with("ready")));

@@ -395,6 +395,10 @@ pub const ROUTE_SILENCE_MAX: Duration = Duration::from_secs(5);
 pub const ADDR_BYTES_MAX: usize = 255;
 /// How often a node sends itself a record through the log, to see that it comes back.
 pub const CANARY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a subscriber that resumes behind something which its node has not heard yet waits for that.
+pub const RESUME_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Such subscriptions of a node that wait; beyond: they are answered at once, perhaps with a gap.
+pub const RESUMES_WAITING_MAX: usize = 4096;
 /// From a connection's time to move to the close that follows (1012) at most; a short `drain` gives less.
 pub const MOVE_MARGIN_MAX: Duration = Duration::from_secs(2);
 /// Connections that are told to move, or closed by a drain, before others get their turn.

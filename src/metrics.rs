@@ -104,6 +104,10 @@ counters! {
     Routed => "ws_routes_total", r#"result="answered""#, "Questions where to connect, by result.";
     /// Questions to the router when no node takes connections.
     RoutedNowhere => "ws_routes_total", r#"result="no_node""#, "Questions where to connect, by result.";
+    /// Resumed subscriptions that waited until the node had heard what they hold.
+    ResumesCaughtUp => "ws_resumes_ahead_total", r#"result="caught_up""#, "Subscriptions that resumed behind something which the node had not heard yet, by result.";
+    /// Those that waited in vain.
+    ResumesGivenUp => "ws_resumes_ahead_total", r#"result="given_up""#, "Subscriptions that resumed behind something which the node had not heard yet, by result.";
     /// Panics of connection tasks.
     Panics => "ws_panics_total", "", "Connections ended by a panic.";
     /// Accepts put off because of the file limit.

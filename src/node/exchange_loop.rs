@@ -4,7 +4,11 @@
 //! Invariants: a core's messages keep their order; when a core's inbox is full the log is not heard until there is
 //! room, so nothing that was acknowledged is dropped on the way to a core.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -20,7 +24,7 @@ use crate::{
     traces::{Part, Stamper},
 };
 
-use super::canary::Canary;
+use super::{canary::Canary, resuming::Resuming};
 
 /// How often the exchange is told that time passes.
 const TICK: Duration = Duration::from_millis(100);
@@ -39,6 +43,7 @@ pub(super) struct ExchangeLoop {
     stamper: Stamper,
     facts: Facts,
     canary: Canary,
+    resuming: Resuming,
     router: Router,
     /// What the router knows: the signs of life heard until then.
     beats_routed: u64,
@@ -52,8 +57,7 @@ impl ExchangeLoop {
     pub fn new(
         exchange: Exchange,
         (log, events): (Rc<Log>, LogEvents),
-        from_cores: Arc<Mailbox<FromCore>>,
-        to_cores: Vec<Arc<Mailbox<ToCore>>>,
+        (from_cores, to_cores): (Arc<Mailbox<FromCore>>, Vec<Arc<Mailbox<ToCore>>>),
         health: Arc<Health>,
         stamper: Stamper,
         counters: Arc<Counters>,
@@ -71,6 +75,7 @@ impl ExchangeLoop {
             stamper,
             facts: Facts::default(),
             canary,
+            resuming: Resuming::default(),
             router,
             beats_routed: 0,
             effects: Vec::new(),
@@ -88,7 +93,10 @@ impl ExchangeLoop {
         loop {
             tokio::select! {
                 () = from_cores.receive(&mut messages) => {
-                    messages.drain(..).for_each(|message| self.apply(Input::Core(message)));
+                    let now = clock::now();
+                    for message in messages.drain(..) {
+                        self.core_says(message, now);
+                    }
                 }
                 () = self.events.next_batch(&mut events, EVENTS_PER_TURN) => {
                     for event in events.drain(..) {
@@ -97,6 +105,7 @@ impl ExchangeLoop {
                         }
                         self.log_says(event, &mut ready);
                     }
+                    self.resume();
                 }
                 _ = ticks.tick() => self.tick(),
             }
@@ -132,9 +141,24 @@ impl ExchangeLoop {
         self.log.clone()
     }
 
+    fn core_says(&mut self, message: FromCore, now: Instant) {
+        if let Some(message) = self.resuming.take(message, now) {
+            self.apply(Input::Core(message));
+        }
+    }
+
+    /// Asks for those whose `since` has been heard by now.
+    fn resume(&mut self) {
+        for (question, caught_up) in self.resuming.ready(clock::now()) {
+            self.counters.inc(if caught_up { Count::ResumesCaughtUp } else { Count::ResumesGivenUp });
+            self.apply(Input::Core(question));
+        }
+    }
+
     fn log_says(&mut self, event: LogEvent, ready: &mut impl FnMut()) {
         match event {
             LogEvent::Heard { id, mut record, warm } => {
+                self.resuming.heard(id);
                 if !warm {
                     self.heard(&mut record);
                     self.look_for_canary(&record);
@@ -146,7 +170,10 @@ impl ExchangeLoop {
                 tracing::error!(shard, "the queue has lost records for good; subscribers are told");
                 self.apply(Input::Lost { shard: Some(shard) });
             }
-            LogEvent::LastValue(value) => self.apply(Input::LastValue(value)),
+            LogEvent::LastValue(value) => {
+                self.resuming.heard(value.published.id);
+                self.apply(Input::LastValue(value));
+            }
             LogEvent::Retained(outcome) => self.apply(Input::Retained(outcome)),
             LogEvent::NewEpoch => self.apply(Input::NewEpoch),
             LogEvent::Ready => {
@@ -172,6 +199,7 @@ impl ExchangeLoop {
 
     fn tick(&mut self) {
         self.apply(Input::Tick);
+        self.resume();
         let now = clock::now();
         if self.facts.is_filled {
             for (shard, record) in self.canary.due(now) {

@@ -17,6 +17,7 @@ mod last_words;
 mod listen;
 mod machine;
 mod observe;
+mod resuming;
 mod start;
 mod stop;
 

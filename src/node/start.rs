@@ -144,12 +144,12 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     };
     let exchange = Exchange::new(settings, counters.clone());
     let log = (Rc::new(log), events);
-    let (from_cores, to_cores) = (shared.from_cores.clone(), shared.to_cores.clone());
+    let mailboxes = (shared.from_cores.clone(), shared.to_cores.clone());
     let stamper = Stamper::new(shared.traces.clone(), config.stage_latency, counters.clone());
     let canary = Canary::new(config.node, shared.boot, config.shards, config.limits.queue.canary_timeout);
     let health = shared.health.clone();
     let routed = (canary, shared.router.clone());
-    let mut exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, health, stamper, counters, routed);
+    let mut exchange = ExchangeLoop::new(exchange, log, mailboxes, health, stamper, counters, routed);
     let mut signals = stop::Signals::new()?;
     let cause = tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),

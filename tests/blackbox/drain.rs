@@ -210,3 +210,19 @@ fn a_node_without_connections_ends_at_once() {
         assert_eq!(timeout(Duration::from_secs(15), node.exited()).await.expect("it ends"), Some(0));
     });
 }
+
+#[test]
+fn where_nodes_have_public_addresses_the_word_to_move_names_one_that_takes_more() {
+    let config = short().flags(&["--public_addr", "ws.example.com:8812"]);
+    run_with(Setup::TWO, config, async |cluster: Cluster| {
+        eventually("the other is known", async || {
+            let answer = http::get(cluster.b().ws, "/ws/route").await;
+            answer.status == 200 && answer.payload()["node"] == cluster.a().id
+        })
+        .await;
+        let mut client = Client::user(cluster.b(), "ann").await;
+        cluster.b().signal("TERM");
+        let order = client.next_where(|message| message["type"] == "move").await;
+        assert_eq!(order["payload"]["addr"], "ws.example.com:8812", "{order}");
+    });
+}

@@ -12,6 +12,7 @@ use http::{
 };
 
 use super::{
+    drain::Drain,
     latency, log_level,
     pages::{self, Pages},
     pprof::{self, Pprof},
@@ -44,6 +45,7 @@ pub(super) struct Handler {
     health: Arc<Health>,
     pages: Arc<Pages>,
     pprof: Rc<Pprof>,
+    drain: Drain,
 }
 
 const UNAUTHORIZED: Fault =
@@ -63,9 +65,10 @@ impl Handler {
         health: Arc<Health>,
         pages: Arc<Pages>,
         pprof: Rc<Pprof>,
+        drain: Drain,
     ) -> Self {
         let scrape = Scrape::new(registry.clone(), health.clone());
-        Self { groups, token, scrape, registry, health, pages, pprof }
+        Self { groups, token, scrape, registry, health, pages, pprof, drain }
     }
 
     /// The route of a path that this listener serves.
@@ -98,6 +101,7 @@ impl Handler {
             "/debug/latency",
             "/debug/pprof/",
             "/admin/log-level",
+            "/admin/drain",
             pages::INDEX,
             pages::DOCUMENT,
         ];
@@ -138,6 +142,7 @@ impl server::Handler for Handler {
             Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
             Some(Url::LogLevel) => log_level::answer(&request, request.head.method == Method::POST),
+            Some(Url::Drain) => self.drain.answer(request.head.method == Method::POST),
             Some(Url::OpenApi | Url::Swagger) => self.pages.response(&request.head),
             Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
@@ -157,6 +162,7 @@ fn operators_route(groups: &[Group], path: &str) -> Option<Url> {
         pages::DOCUMENT if groups.contains(&Group::Swagger) => Some(Url::OpenApi),
         path if pages::is_page(path) && groups.contains(&Group::Swagger) => Some(Url::Swagger),
         "/admin/log-level" if groups.contains(&Group::Pprof) => Some(Url::LogLevel),
+        "/admin/drain" if groups.contains(&Group::Pprof) => Some(Url::Drain),
         _ if groups.contains(&Group::Pprof) => pprof::route(path),
         _ => None,
     }
@@ -183,7 +189,7 @@ fn password_of(given: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether a POST to this route changes something.
 fn takes_orders(url: Url) -> bool {
-    matches!(url, Url::LogLevel)
+    matches!(url, Url::LogLevel | Url::Drain)
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

@@ -4,14 +4,17 @@
 //! everybody wants the token, and whether a listener may do without one is decided before it is bound. A further order
 //! to the node gets a module beside [`log_level`] and a line in [`handler`].
 
+mod drain;
 mod handler;
 mod latency;
 mod log_level;
+mod order;
 mod pages;
 mod pprof;
 mod scrape;
 mod thread;
 
 pub use handler::{Group, serves};
+pub use order::Order;
 pub use pages::Pages;
 pub use thread::{Listener, Operators, Running, Source, start};

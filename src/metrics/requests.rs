@@ -57,6 +57,8 @@ labels!(
         Tag => "/v1/tags/{tag}",
         /// The WebSocket upgrade.
         Connect => "/ws/connect",
+        /// Which node to connect to.
+        Route => "/ws/route",
         /// The process lives.
         Live => "/live",
         /// The node takes traffic.
@@ -73,6 +75,8 @@ labels!(
         Swagger => "/swagger",
         /// What is logged.
         LogLevel => "/admin/log-level",
+        /// The end of the node in good order.
+        Drain => "/admin/drain",
         /// The operators' index.
         Index => "/",
         /// The demo page and what belongs to it.

@@ -24,6 +24,7 @@ use super::{
     handler::{Group, Handler},
     pages::Pages,
     pprof::{self, Pprof},
+    reload::Reload,
 };
 use crate::{
     health::Health,
@@ -53,7 +54,6 @@ pub struct Listener {
 }
 
 /// What the thread works with.
-#[derive(Debug)]
 pub struct Operators {
     /// Where it listens.
     pub listeners: Vec<Listener>,
@@ -67,6 +67,8 @@ pub struct Operators {
     pub health: Arc<Health>,
     /// What the API's pages are told.
     pub pages: Pages,
+    /// Carries out an order to reload.
+    pub reload: Reload,
     /// The program and its arguments as operators may see them: secrets starred.
     pub cmdline: Vec<String>,
     /// Whether the heap is sampled from the start.
@@ -141,7 +143,7 @@ fn run(operators: Operators, stop: &Stop) {
 }
 
 async fn serve(operators: Operators, stop: &Stop) {
-    let Operators { listeners, token, limits, registry, health, pages, cmdline, .. } = operators;
+    let Operators { listeners, token, limits, registry, health, pages, reload, cmdline, .. } = operators;
     let counters = registry.register("operators");
     let (token, pages) = (token.map(Arc::new), Arc::new(pages));
     let pprof = Rc::new(Pprof::new(&cmdline, counters.clone()));
@@ -152,6 +154,7 @@ async fn serve(operators: Operators, stop: &Stop) {
             registry.clone(),
             health.clone(),
             pages.clone(),
+            reload.clone(),
             pprof.clone(),
         );
         let server = Server::new(handler, limits.clone(), counters.clone());

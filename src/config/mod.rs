@@ -1,4 +1,4 @@
-//! Flags, environment and file, once, into one typed structure.
+//! Flags, environment and file, at the start and on each reload, into one typed structure.
 //!
 //! The way of a setting: `cli` and `file` collect what was given as text with its source, `keys` says which
 //! keys there are and where each stands in [`Config`], `check` refuses what cannot work together. Flags win over
@@ -19,6 +19,7 @@ mod listeners;
 mod number;
 mod projects;
 mod queue_keys;
+pub mod reload;
 pub mod show;
 pub mod sign;
 mod sources;
@@ -32,6 +33,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub use error::{ConfigError, Source};
 pub use listeners::{Group, Listener};
 pub use projects::{DEMO_PID, DEMO_SECRET};
+pub use reload::{Reloaded, Sources};
 pub use sources::{Environment, Flags};
 pub use values::{AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, RedisUrl, SentryDsn};
 
@@ -124,6 +126,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Where each key that is not at its default was given.
     pub origins: sources::Origins,
+    /// Where it can be read again.
+    pub sources: Sources,
 }
 
 impl Config {
@@ -189,7 +193,7 @@ impl Config {
         config.demo &= config.has_demo() || origins.contains_key("demo");
         demo::add_rules(&mut config);
         let warnings = check::check(&config, &origins)?;
-        Ok(Loaded { config, warnings, origins })
+        Ok(Loaded { config, warnings, origins, sources: Sources::new(flags, environment) })
     }
 
     /// Whether a browser's origin that no project lists is accepted (else only the node's own host is).

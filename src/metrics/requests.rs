@@ -73,6 +73,8 @@ labels!(
         Swagger => "/swagger",
         /// What is logged.
         LogLevel => "/admin/log-level",
+        /// The configuration, read again.
+        Reload => "/admin/reload",
         /// The operators' index.
         Index => "/",
         /// The demo page and what belongs to it.

@@ -4,14 +4,18 @@
 //! Invariants: a core's messages keep their order; when a core's inbox is full the log is not heard until there is
 //! room, so nothing that was acknowledged is dropped on the way to a core.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    rc::Rc,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     broker::log::{Log, LogEvent, LogEvents},
     clock,
-    exchange::{Effect, Exchange, Input, Now},
+    exchange::{Effect, Exchange, ExchangeRules, Input, Now},
     health::{Health, State},
     inbox::Mailbox,
     metrics::{Count, Counters, latency::Stage},
@@ -24,6 +28,15 @@ const TICK: Duration = Duration::from_millis(100);
 /// Events of the log that are applied before their effects are carried out.
 const EVENTS_PER_TURN: usize = 256;
 
+/// What a reload replaces in the exchange, and who is told that it has.
+#[derive(Debug)]
+pub(super) struct NewRules {
+    /// The rules.
+    pub rules: ExchangeRules,
+    /// Told once they are in effect.
+    pub done: SyncSender<()>,
+}
+
 /// The exchange with its ways in and out.
 pub(super) struct ExchangeLoop {
     exchange: Exchange,
@@ -31,6 +44,7 @@ pub(super) struct ExchangeLoop {
     events: LogEvents,
     from_cores: Arc<Mailbox<FromCore>>,
     to_cores: Vec<Arc<Mailbox<ToCore>>>,
+    reloads: Arc<Mailbox<NewRules>>,
     health: Arc<Health>,
     counters: Arc<Counters>,
     stamper: Stamper,
@@ -46,13 +60,14 @@ impl ExchangeLoop {
         (log, events): (Rc<Log>, LogEvents),
         from_cores: Arc<Mailbox<FromCore>>,
         to_cores: Vec<Arc<Mailbox<ToCore>>>,
+        reloads: Arc<Mailbox<NewRules>>,
         health: Arc<Health>,
         stamper: Stamper,
         counters: Arc<Counters>,
     ) -> Self {
         let staged = to_cores.iter().map(|_| Vec::new()).collect();
         let effects = Vec::new();
-        Self { exchange, log, events, from_cores, to_cores, health, counters, stamper, effects, staged }
+        Self { exchange, log, events, from_cores, to_cores, reloads, health, counters, stamper, effects, staged }
     }
 
     /// Runs until the future is dropped, which loses nothing, or the log says that it can never work. `ready` is
@@ -61,9 +76,10 @@ impl ExchangeLoop {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut messages, mut events) = (Vec::new(), Vec::new());
-        let from_cores = self.from_cores.clone();
+        let (from_cores, reloads, mut new_rules) = (self.from_cores.clone(), self.reloads.clone(), Vec::new());
         loop {
             tokio::select! {
+                () = reloads.receive(&mut new_rules) => new_rules.drain(..).for_each(|new| self.reload(new)),
                 () = from_cores.receive(&mut messages) => {
                     messages.drain(..).for_each(|message| self.apply(Input::Core(message)));
                 }
@@ -94,6 +110,12 @@ impl ExchangeLoop {
     /// The log, to be closed while this runs on.
     pub fn log(&self) -> Rc<Log> {
         self.log.clone()
+    }
+
+    fn reload(&mut self, new: NewRules) {
+        self.exchange.reload(new.rules);
+        // Nobody waits any more: then it took too long, and that has been told.
+        let _ = new.done.try_send(());
     }
 
     fn log_says(&mut self, event: LogEvent, ready: &mut impl FnMut()) {

@@ -1,6 +1,6 @@
 //! The end of a node: in good order on the first signal, at once on the second.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,7 +11,7 @@ use crate::{
     protocol::frame::close_code,
 };
 
-use super::{exchange_loop::ExchangeLoop, last_words};
+use super::{exchange_loop::ExchangeLoop, last_words, reload::Reloader};
 
 /// How often the number of open connections is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -20,8 +20,9 @@ const STATUS_AT_ONCE: i32 = 1;
 /// Log lines and reports get no longer than this after a second signal.
 const LAST_WORDS_AT_ONCE_MAX: Duration = Duration::from_millis(200);
 
-/// SIGTERM and SIGINT, which stop the node, and SIGHUP, which must not.
+/// SIGTERM and SIGINT, which stop the node, and SIGHUP, which has it read its configuration again.
 pub(super) struct Signals {
+    reloader: Arc<Reloader>,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -29,8 +30,9 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Listens from now on.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(reloader: Arc<Reloader>) -> io::Result<Self> {
         Ok(Self {
+            reloader,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -43,7 +45,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP: this version does not reload; nothing is changed"),
+                _ = self.hangup.recv() => self.reloader.in_background(),
             }
         }
     }

@@ -31,7 +31,12 @@ pub async fn accept<S: Service>(
     let mut bucket = Bucket::new(per_second, per_second, clock::now());
     // Given up for a moment when no descriptor is left, so that a waiting peer can be told by a close.
     let mut reserve = File::open("/dev/null").ok();
+    let mut generation = core.generation();
     loop {
+        if std::mem::replace(&mut generation, core.generation()) != core.generation() {
+            let per_second = core.limits().opening.accepts_per_second;
+            bucket.set_rate(per_second, per_second);
+        }
         let wait = bucket.take(1, clock::now());
         if !wait.is_zero() {
             monoio::time::sleep(wait).await;

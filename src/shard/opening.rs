@@ -33,6 +33,8 @@ use super::{
 /// Another server that shares the listener: gets what is no WebSocket, with the bytes read so far.
 pub type Fallback = Rc<dyn Fn(TcpStream, IpAddr, BytesMut)>;
 
+/// What a node says that takes no connections now, in seconds.
+const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "5")];
 /// How long a refused peer has to read its answer before its socket is closed.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
 /// Bytes received at a time while the head is incomplete.
@@ -146,7 +148,8 @@ impl<S: Service> Opening<S> {
             }
             Verdict::Refuse { status, err, message } => {
                 self.core.counters().inc(Count::HandshakesDenied);
-                self.refuse(&handshake::error_response(status, &[], &error_json(err, message))).await;
+                let headers = if status == 503 { RETRY_AFTER.as_slice() } else { &[] };
+                self.refuse(&handshake::error_response(status, headers, &error_json(err, message))).await;
             }
         }
     }
@@ -180,7 +183,8 @@ impl<S: Service> Opening<S> {
 }
 
 fn handshake_limits(core: &Core) -> handshake::HandshakeLimits {
-    let opening = &core.limits().opening;
+    let limits = core.limits();
+    let opening = &limits.opening;
     handshake::HandshakeLimits {
         head_bytes_max: opening.head_bytes_max,
         headers_max: opening.headers_max,

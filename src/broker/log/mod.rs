@@ -116,9 +116,7 @@ impl LogEvent {
     /// What the event counts for in the queue to the node.
     fn bytes(&self) -> usize {
         let payload_bytes = match self {
-            LogEvent::Heard { record: Record::Publication(publication), .. } => publication.payload.len(),
-            LogEvent::Heard { record: Record::Push(push), .. } => push.payload.len(),
-            LogEvent::Heard { record: Record::Request(request), .. } => request.payload.len(),
+            LogEvent::Heard { record, .. } => record.payload_bytes(),
             LogEvent::LastValue(value) => value.published.payload.len(),
             _ => 0,
         };

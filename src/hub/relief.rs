@@ -1,0 +1,71 @@
+//! Who goes when something must: connections of a project that is gone, subscriptions that new rules deny, and the largest
+//! outboxes when memory is short.
+//!
+//! Invariant: whoever goes is told: a connection by its close code, the end of a subscription by the caller.
+
+use std::cmp::Reverse;
+
+use crate::{
+    metrics::Count,
+    model::{SessionId, Tag},
+};
+
+use super::{Hub, session::Session, slot_number};
+
+impl Hub {
+    /// Notes that a back-end has subscribed a session to a tag: rules about users do not end that.
+    pub fn mark_ordered(&mut self, id: SessionId, tag: &Tag) {
+        let Some(session) = self.session(id) else { return };
+        let known = self.tags.find(session.project, tag).and_then(|known| session.membership(known));
+        if let Some(index) = known {
+            self.sessions[id.slot as usize].tags[index as usize].ordered = true;
+        }
+    }
+
+    /// Subscriptions of users' own that the rules in effect do not admit.
+    pub fn denied(&self) -> Vec<(SessionId, Vec<Tag>)> {
+        let open = self.sessions.iter().filter(|(_, session)| session.is_open());
+        let denied = open.map(|(slot, session)| (self.id_of(slot, session), self.denied_to(session)));
+        denied.filter(|(_, tags)| !tags.is_empty()).collect()
+    }
+
+    fn denied_to(&self, session: &Session) -> Vec<Tag> {
+        let own = session.tags.iter().filter(|membership| !membership.ordered);
+        let names = own.map(|membership| &self.tags.get(membership.tag).name);
+        names.filter(|name| !self.rules.find(name).admits(name, &session.uid)).cloned().collect()
+    }
+
+    /// Open sessions of projects that `is_served` does not know.
+    pub fn of_projects_gone(&self, is_served: impl Fn(&str) -> bool) -> Vec<SessionId> {
+        let gone = |(slot, session): (usize, &Session)| {
+            let is_gone = session.is_open() && !is_served(self.projects.pid(session.project));
+            is_gone.then(|| self.id_of(slot, session))
+        };
+        self.sessions.iter().filter_map(gone).collect()
+    }
+
+    /// The sessions for which most bytes wait, at least `bytes_min` each and at most `count`, the largest first.
+    pub fn largest_outboxes(&self, count: usize, bytes_min: usize) -> Vec<(usize, SessionId)> {
+        let waiting = self.sessions.iter().filter(|(_, session)| session.is_open());
+        let waiting = waiting.map(|(slot, session)| (session.outbox.bytes(), self.id_of(slot, session)));
+        let mut largest: Vec<_> = waiting.filter(|(bytes, _)| *bytes >= bytes_min).collect();
+        if largest.len() > count {
+            largest.select_nth_unstable_by_key(count, |(bytes, _)| Reverse(*bytes));
+            largest.truncate(count);
+        }
+        largest.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+        largest
+    }
+
+    /// Gives up what waits for a session, which is told and closed (4008): memory is short.
+    pub fn cut_largest(&mut self, id: SessionId) {
+        if self.session(id).is_some_and(Session::is_open) {
+            self.counters.inc(Count::MemoryCut);
+            self.evict_slow(id.slot);
+        }
+    }
+
+    fn id_of(&self, slot: usize, session: &Session) -> SessionId {
+        SessionId { core: self.settings.core, slot: slot_number(slot), generation: session.generation }
+    }
+}

@@ -97,3 +97,102 @@ impl fmt::Debug for Sources {
         f.write_str("Sources")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::{keys::Key, value::Kind};
+
+    /// Values of the keys whose form does not say any.
+    const GIVEN: &[(&str, &str)] = &[
+        ("public_addr", "ws.example.com:1"),
+        ("ws_host", "127.0.0.2"),
+        ("http_host", "127.0.0.2"),
+        ("operator_host", "127.0.0.2"),
+        ("operator_token", "a-token-of-operators"),
+        ("ws_port", "1"),
+        ("http_port", "2"),
+        ("metrics_port", "3"),
+        ("pprof_port", "4"),
+        ("swagger_port", "5"),
+        ("trusted_proxies", "10.0.0.0/8"),
+        ("redis_url", "redis://127.0.0.1:1/0"),
+        ("key_prefix", "other"),
+        ("log_targets", "ws_cluster=warn"),
+        ("log_file", "other.log"),
+        ("sentry_dsn", "http://key@127.0.0.1:1/1"),
+        ("otlp_endpoint", "http://127.0.0.1:1/v1/traces"),
+    ];
+
+    fn sources(flags: &[(&'static str, &str)]) -> Sources {
+        let mut given = Flags::default();
+        flags.iter().for_each(|(key, value)| given.set(key, OsString::from(value)));
+        Sources::new(&given, &Environment::default())
+    }
+
+    /// Texts that a key may be given, one of which is another value than the running one.
+    fn texts(key: &Key) -> Vec<String> {
+        if let Some((_, text)) = GIVEN.iter().find(|(name, _)| *name == key.name) {
+            return vec![(*text).to_owned()];
+        }
+        match key.kind {
+            Kind::Number(bounds) => {
+                let (min, max) = (bounds.min, bounds.max);
+                let numbers = [min, min + 1, max, max - 1, min.midpoint(max), (min * 100).clamp(min, max)];
+                let text = |number: u64| match bounds.unit {
+                    crate::config::value::Unit::Time => format!("{number}ms"),
+                    _ => number.to_string(),
+                };
+                numbers.map(text).into()
+            }
+            Kind::Word(form) => form.split('`').skip(1).step_by(2).map(str::to_owned).collect(),
+            Kind::Text(form, _) => panic!("{}: give it a value that is {form}", key.name),
+        }
+    }
+
+    #[test]
+    fn every_key_is_put_into_effect_or_waits_for_a_restart_by_name() {
+        for key in keys::all() {
+            // What redis_url alone would be refused for.
+            let company: &[_] = if key.name == "redis_url" { &[("queue", "redis")] } else { &[] };
+            let running = Config::load(&sources(company).flags, &Environment::default()).expect("the defaults").config;
+            let reload = |text: &String| {
+                let flags = [&[(key.name, text.as_str())], company].concat();
+                sources(&flags).reload(&running).ok()
+            };
+            let differs = |reloaded: &Reloaded| {
+                !key.is_same(&running, &reloaded.config)
+                    || reloaded.waiting.iter().any(|waiting| waiting.key == key.name)
+            };
+            let reloaded = texts(key).iter().filter_map(reload).find(differs);
+            let Reloaded { config, changed, waiting, .. } =
+                reloaded.unwrap_or_else(|| panic!("{}: no text gives it another value", key.name));
+            if key.applies() == Applies::Restart {
+                assert!(key.is_same(&running, &config), "{} is in effect", key.name);
+                assert!(waiting[0].to_string().contains(&format!("{} (flag --{})", key.name, key.name)), "{waiting:?}");
+                assert!(changed.is_empty(), "{}: {changed:?}", key.name);
+            } else {
+                assert_eq!((changed, waiting), (vec![key.name], vec![]));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_with_what_stays_is_refused_and_says_so() {
+        let running = Config::load(&Flags::default(), &Environment::default()).expect("the defaults").config;
+        // Good together, but the bound of an append cannot grow before a restart.
+        let flags = [("push_bytes_max", "2MiB"), ("outbox_bytes_max", "4MiB"), ("batch_bytes_max", "2MiB")];
+        let told = sources(&flags).reload(&running).expect_err("a refusal").to_string();
+        assert!(told.contains("push_bytes_max = \"2MiB\""), "{told}");
+        assert!(told.contains("batch_bytes_max cannot change before a restart"), "{told}");
+    }
+
+    #[test]
+    fn nothing_new_changes_nothing() {
+        let running = Config::load(&Flags::default(), &Environment::default()).expect("the defaults").config;
+        let Reloaded { changed, waiting, .. } = Sources::default().reload(&running).expect("the same");
+        assert_eq!((changed, waiting), (vec![], vec![]));
+    }
+}

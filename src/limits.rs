@@ -188,11 +188,11 @@ pub struct HttpLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
     /// What the process may use, in bytes; 0 = what its cgroup or the machine has.
-    pub memory_bytes_max: usize,
+    pub memory_max_bytes: usize,
     /// Of that so much in use: no new connections (503).
-    pub soft_percent: u32,
+    pub memory_soft_percent: u32,
     /// Of that so much in use: the largest outboxes are cut (4008).
-    pub hard_percent: u32,
+    pub memory_hard_percent: u32,
 }
 
 /// Compression of messages (permessage-deflate).
@@ -374,7 +374,7 @@ impl Default for HttpLimits {
 
 impl Default for MemoryLimits {
     fn default() -> Self {
-        Self { memory_bytes_max: 0, soft_percent: 70, hard_percent: 85 }
+        Self { memory_max_bytes: 0, memory_soft_percent: 70, memory_hard_percent: 85 }
     }
 }
 

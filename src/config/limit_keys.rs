@@ -224,14 +224,14 @@ const MEMORY: Section = Section {
     title: "Limits: memory",
     limits: true,
     keys: &live([
-        Key::number("memory_max_bytes", Bytes, 16 * MIB, 1 << 44, |c| &mut c.limits.memory.memory_bytes_max)
+        Key::number("memory_max_bytes", Bytes, 16 * MIB, 1 << 44, |c| &mut c.limits.memory.memory_max_bytes)
             .or_zero("the cgroup's bound, or else the machine's memory")
             .is("What the process may use. In a cgroup that has a bound what the whole cgroup uses counts, its page cache aside; without one, or with this key given, the process's resident memory.")
             .extremes("Connections are refused and cut while there is room.", "The kernel ends the process before this does anything."),
-        Key::number("memory_soft_percent", Of("percent"), 1, 100, |c| &mut c.limits.memory.soft_percent)
+        Key::number("memory_soft_percent", Of("percent"), 1, 100, |c| &mut c.limits.memory.memory_soft_percent)
             .is("Of that so much in use: new connections are refused (503), those that are there go on. Over again 5 points below.")
             .extremes("New users are refused while there is room.", "Nothing is left between refusing and cutting."),
-        Key::number("memory_hard_percent", Of("percent"), 1, 100, |c| &mut c.limits.memory.hard_percent)
+        Key::number("memory_hard_percent", Of("percent"), 1, 100, |c| &mut c.limits.memory.memory_hard_percent)
             .is("Of that so much in use: the connections for which most bytes wait are closed (4008), the largest first, until 5 points below.")
             .extremes("Slow connections are closed while there is room.", "The kernel may be faster, and ends the process."),
     ]),

@@ -178,19 +178,28 @@ impl Config {
     /// # Errors
     /// The first key that is unknown, has a bad value or cannot work together with another, and where it was given.
     pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigError> {
+        Self::load_beside(flags, environment, None)
+    }
+
+    /// The same for a node that runs: what cannot change is as it is in `running`.
+    fn load_beside(flags: &Flags, environment: &Environment, running: Option<&Self>) -> Result<Loaded, ConfigError> {
         let file = sources::file_named(flags, environment)?.map(|path| file::read(&path)).transpose()?;
         let given = sources::merge(flags, environment, file.as_ref())?;
-        let mut config = Self::defaults(sources::env_of(&given)?);
+        let env = sources::env_of(&given)?;
+        let mut config = Self::defaults(running.map_or(env, |running| running.env));
         for (key, given) in &given {
             keys::apply(key, &mut config, given)?;
+        }
+        let mut origins = sources::origins(&given);
+        if let Some(running) = running {
+            reload::keep(running, &mut config, &mut origins);
         }
         if let Some(file) = file {
             projects::apply(&mut config, file.projects, environment)?;
             tags::apply(&mut config, file.tags)?;
         }
-        let origins = sources::origins(&given);
         // Nobody asked for it: where it cannot be, it is not.
-        config.demo &= config.has_demo() || origins.contains_key("demo");
+        config.demo &= running.is_some() || config.has_demo() || origins.contains_key("demo");
         demo::add_rules(&mut config);
         let warnings = check::check(&config, &origins)?;
         Ok(Loaded { config, warnings, origins, sources: Sources::new(flags, environment) })

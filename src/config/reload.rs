@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{
-    Config, ConfigError, Environment, Flags, Loaded, Source, check,
+    Config, ConfigError, Environment, Flags, Loaded, Source,
     keys::{self, Applies},
     sources::Origins,
 };
@@ -57,32 +57,31 @@ impl Sources {
     /// # Errors
     /// Those of [`Config::load`]; or a key's new value cannot work with what another one has until a restart.
     pub fn reload(&self, running: &Config) -> Result<Reloaded, ConfigError> {
-        let Loaded { config: wanted, origins, warnings, .. } = Config::load(&self.flags, &self.environment)?;
-        let mut config = wanted.clone();
-        let mut waiting = Vec::new();
-        for key in keys::all().filter(|key| key.applies() == Applies::Restart) {
-            if !key.is_same(running, &wanted) {
-                let source = origins.get(key.name).cloned().unwrap_or(Source::Default);
-                waiting.push(Waiting { key: key.name, source });
-            }
-            key.copy(&mut config, running);
-        }
-        if !waiting.is_empty() {
-            check_mixed(&config, &origins, &waiting)?;
-        }
+        let Loaded { config: wanted, origins, .. } = Config::load(&self.flags, &self.environment)?;
+        let differs = |key: &&keys::Key| key.applies() == Applies::Restart && !key.is_same(running, &wanted);
+        let source = |key| origins.get(key).cloned().unwrap_or(Source::Default);
+        let waiting = keys::all().filter(differs).map(|key| Waiting { key: key.name, source: source(key.name) });
+        let waiting: Vec<Waiting> = waiting.collect();
+        let mixed = Config::load_beside(&self.flags, &self.environment, Some(running));
+        let Loaded { config, warnings, .. } = mixed.map_err(|error| error.because(&blame(&waiting)))?;
         Ok(Reloaded { changed: changed(running, &config), config, waiting, warnings })
     }
 }
 
-/// What is new must also work with what stays.
-fn check_mixed(config: &Config, origins: &Origins, waiting: &[Waiting]) -> Result<(), ConfigError> {
-    let mut origins = origins.clone();
-    // Where a value that stays was given is not known any more; what was given now is another.
-    waiting.iter().for_each(|waiting| drop(origins.remove(waiting.key)));
-    check::check(config, &origins).map(drop).map_err(|error| {
-        let keys: Vec<&str> = waiting.iter().map(|waiting| waiting.key).collect();
-        error.because(&format!("{} cannot change before a restart", keys.join(", ")))
-    })
+/// Gives `config` what cannot change while a node runs; where that was given once is not known any more.
+pub(super) fn keep(running: &Config, config: &mut Config, origins: &mut Origins) {
+    for key in keys::all().filter(|key| key.applies() == Applies::Restart) {
+        if !key.is_same(running, config) {
+            key.copy(config, running);
+            origins.remove(key.name);
+        }
+    }
+}
+
+/// Why what is good by itself cannot be had now.
+fn blame(waiting: &[Waiting]) -> String {
+    let keys: Vec<&str> = waiting.iter().map(|waiting| waiting.key).collect();
+    format!("{} cannot change before a restart", keys.join(", "))
 }
 
 fn changed(running: &Config, config: &Config) -> Vec<&'static str> {

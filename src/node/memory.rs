@@ -69,7 +69,7 @@ pub(super) struct Watch {
 /// Bytes that may wait for all connections of one of `cores` cores.
 pub(super) fn outboxes_bytes_max(limits: &Limits, cores: u8) -> usize {
     let bytes = match limits.writing.outboxes_bytes_max {
-        0 => usize::try_from(Meter::new(limits.memory.memory_bytes_max).limit() / 4).unwrap_or(usize::MAX),
+        0 => usize::try_from(Meter::new(limits.memory.memory_max_bytes).limit() / 4).unwrap_or(usize::MAX),
         bytes => bytes,
     };
     bytes / usize::from(cores)
@@ -102,7 +102,7 @@ impl Watch {
         counters: Arc<Counters>,
     ) -> io::Result<()> {
         let limits = thresholds.get();
-        let meter = Meter::new(limits.memory_bytes_max);
+        let meter = Meter::new(limits.memory_max_bytes);
         let (thresholds, pressure) = (Arc::downgrade(thresholds), Pressure::None);
         let mut watch = Self { thresholds, admission, orders, counters, meter, limits, pressure, looks: 0, rounds: 0 };
         watch.show(watch.meter.used());
@@ -118,8 +118,8 @@ impl Watch {
     fn look(&mut self) -> bool {
         let Some(thresholds) = self.thresholds.upgrade() else { return false };
         let limits = thresholds.get();
-        if limits.memory_bytes_max != self.limits.memory_bytes_max {
-            self.meter = Meter::new(limits.memory_bytes_max);
+        if limits.memory_max_bytes != self.limits.memory_max_bytes {
+            self.meter = Meter::new(limits.memory_max_bytes);
         }
         self.limits = limits;
         self.looks = self.looks.wrapping_add(1);
@@ -167,7 +167,7 @@ impl Watch {
 
     /// Has the largest outboxes of the node cut.
     fn relieve(&mut self, used: u64) {
-        let goal = threshold(self.meter.limit(), self.limits.hard_percent, true);
+        let goal = threshold(self.meter.limit(), self.limits.memory_hard_percent, true);
         let excess = used.saturating_sub(goal).max(1) << self.rounds.min(16);
         self.rounds += 1;
         let cut = choose(self.largest(), excess);
@@ -203,9 +203,9 @@ fn threshold(limit: u64, percent: u32, is_over: bool) -> u64 {
 }
 
 fn judge(before: Pressure, used: u64, limit: u64, limits: &MemoryLimits) -> Pressure {
-    if used >= threshold(limit, limits.hard_percent, before == Pressure::Hard) {
+    if used >= threshold(limit, limits.memory_hard_percent, before == Pressure::Hard) {
         Pressure::Hard
-    } else if used >= threshold(limit, limits.soft_percent, before != Pressure::None) {
+    } else if used >= threshold(limit, limits.memory_soft_percent, before != Pressure::None) {
         Pressure::Soft
     } else {
         Pressure::None

@@ -19,25 +19,25 @@ const QUEUE: Section = Section {
     limits: true,
     keys: &live([
         Key::number("pending_bytes_max", Bytes, MIB, 64 * GIB, |c| &mut c.limits.queue.pending_bytes_max)
-            .at_restart().is("Records that wait for the queue; more: 503.")
+            .is("Records that wait for the queue; more: 503.")
             .extremes(
                 "Short stalls of the queue refuse pushes.",
                 "A long stall takes memory, and then a burst of old pushes.",
             ),
         Key::number("pending_timeout", Time, 10, 10 * MINUTE, |c| &mut c.limits.queue.pending_timeout)
-            .at_restart().is("How long a record waits for the queue before it is refused (503).")
+            .is("How long a record waits for the queue before it is refused (503).")
             .extremes("A fail-over of the queue refuses pushes.", "Publishers wait long for a no."),
         Key::number("batch_bytes_max", Bytes, 64 * KIB, 64 * MIB, |c| &mut c.limits.queue.batch_bytes_max)
-            .at_restart().is("One append. At least `push_bytes_max`.")
+            .is("One append. At least `push_bytes_max`.")
             .extremes("More appends for the same records.", "One append takes long, and what is behind it waits."),
         Key::number("batch_records_max", Of("records"), 1, 65_536, |c| &mut c.limits.queue.batch_records_max)
-            .at_restart().is("Records of one append.")
+            .is("Records of one append.")
             .extremes("More appends for the same records.", "One append takes long, and what is behind it waits."),
         Key::number("replay_window", Time, 0, HOUR, |c| &mut c.limits.queue.replay_window)
-            .at_restart().is("How long what the queue has acknowledged is kept, to be appended again to a queue that lost its data.")
+            .is("How long what the queue has acknowledged is kept, to be appended again to a queue that lost its data.")
             .extremes("A queue that comes back empty has lost pushes.", "More memory, and a long replay."),
         Key::number("replay_bytes_max", Bytes, MIB, 64 * GIB, |c| &mut c.limits.queue.replay_bytes_max)
-            .at_restart().is("The same in bytes; what is reached first counts.")
+            .is("The same in bytes; what is reached first counts.")
             .extremes("The window is shorter than it says (there is a metric).", "More memory."),
         Key::number("log_bytes_max", Bytes, MIB, 1 << 40, |c| &mut c.limits.queue.log_bytes_max)
             .at_restart().is("The logs' length in the queue.")
@@ -65,7 +65,7 @@ const QUEUE: Section = Section {
             ),
         Key::number("retained_bytes_max", Bytes, MIB, 1 << 40, |c| &mut c.limits.queue.retained_bytes_max)
             .or_zero("nothing is retained")
-            .at_restart().is("Last values that the queue keeps, at most `tags_max` of them, for nodes that start when its log no longer holds them; those published longest ago give way. The embedded queue keeps none.")
+            .is("Last values that the queue keeps, at most `tags_max` of them, for nodes that start when its log no longer holds them; those published longest ago give way. The embedded queue keeps none.")
             .extremes("After a restart quiet tags have no snapshot.", "The queue's memory."),
     ]),
 };

@@ -181,11 +181,18 @@ mod tests {
     #[test]
     fn what_cannot_work_with_what_stays_is_refused_and_says_so() {
         let running = Config::load(&Flags::default(), &Environment::default()).expect("the defaults").config;
-        // Good together, but the bound of an append cannot grow before a restart.
-        let flags = [("push_bytes_max", "2MiB"), ("outbox_bytes_max", "4MiB"), ("batch_bytes_max", "2MiB")];
+        // Good together, but the log in the queue cannot grow before a restart.
+        let flags = [
+            ("batch_bytes_max", "64MiB"),
+            ("pending_bytes_max", "1GiB"),
+            ("replay_bytes_max", "1GiB"),
+            ("log_bytes_max", "1GiB"),
+        ];
+        let small = Config::load(&sources(&[("log_bytes_max", "2MiB")]).flags, &Environment::default());
+        let running = Config { limits: small.expect("good").config.limits, ..running };
         let told = sources(&flags).reload(&running).expect_err("a refusal").to_string();
-        assert!(told.contains("push_bytes_max = \"2MiB\""), "{told}");
-        assert!(told.contains("batch_bytes_max cannot change before a restart"), "{told}");
+        assert!(told.contains("batch_bytes_max = \"64MiB\""), "{told}");
+        assert!(told.contains("log_bytes_max cannot change before a restart"), "{told}");
     }
 
     #[test]

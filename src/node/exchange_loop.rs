@@ -113,6 +113,7 @@ impl ExchangeLoop {
     }
 
     fn reload(&mut self, new: NewRules) {
+        self.log.reload(new.rules.limits.clone());
         self.exchange.reload(new.rules);
         // Nobody waits any more: then it took too long, and that has been told.
         let _ = new.done.try_send(());

@@ -1,6 +1,13 @@
 //! Accepting: at a bounded rate, within the caps, and through a file limit that is reached.
 
-use std::{fs::File, io, net::SocketAddr, panic::AssertUnwindSafe, rc::Rc, time::Duration};
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use monoio::net::{TcpListener, TcpStream};
@@ -43,6 +50,8 @@ pub async fn accept<S: Service>(
         }
         match listener.accept().await {
             Ok((stream, address)) => admit(&core, &service, stream, address, &admission, fallback.clone()),
+            // That peer is gone; the next one may be there.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
             Err(error) => pause(&core, &error, &listener, &mut reserve).await,
         }
     }

@@ -60,14 +60,18 @@ impl ExchangeLoop {
         (log, events): (Rc<Log>, LogEvents),
         from_cores: Arc<Mailbox<FromCore>>,
         to_cores: Vec<Arc<Mailbox<ToCore>>>,
-        reloads: Arc<Mailbox<NewRules>>,
         health: Arc<Health>,
         stamper: Stamper,
         counters: Arc<Counters>,
     ) -> Self {
-        let staged = to_cores.iter().map(|_| Vec::new()).collect();
+        let (staged, reloads) = (to_cores.iter().map(|_| Vec::new()).collect(), Mailbox::new(1));
         let effects = Vec::new();
         Self { exchange, log, events, from_cores, to_cores, reloads, health, counters, stamper, effects, staged }
+    }
+
+    /// The same, taking new rules from `reloads`.
+    pub fn reloaded_by(self, reloads: Arc<Mailbox<NewRules>>) -> Self {
+        Self { reloads, ..self }
     }
 
     /// Runs until the future is dropped, which loses nothing, or the log says that it can never work. `ready` is

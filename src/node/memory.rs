@@ -36,6 +36,8 @@ type Lock<T> = std::sync::Mutex<T>;
 const NAMING_TIMEOUT: Duration = Duration::from_secs(1);
 /// While new ones are refused, freed pages are given back every so many looks.
 const LOOKS_PER_PURGE: u32 = 5;
+/// How much there may be is looked up every so many looks.
+const LOOKS_PER_METER: u32 = 50;
 
 /// How short memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,12 +120,14 @@ impl Watch {
     fn look(&mut self) -> bool {
         let Some(thresholds) = self.thresholds.upgrade() else { return false };
         let limits = thresholds.get();
-        if limits.memory_max_bytes != self.limits.memory_max_bytes {
+        self.looks = self.looks.wrapping_add(1);
+        // A container's bound may be changed while it runs.
+        if limits.memory_max_bytes != self.limits.memory_max_bytes || self.looks.is_multiple_of(LOOKS_PER_METER) {
             self.meter = Meter::new(limits.memory_max_bytes);
         }
         self.limits = limits;
-        self.looks = self.looks.wrapping_add(1);
-        if self.pressure == Pressure::Hard || self.pressure == Pressure::Soft && self.looks % LOOKS_PER_PURGE == 0 {
+        let purges = self.pressure == Pressure::Soft && self.looks.is_multiple_of(LOOKS_PER_PURGE);
+        if self.pressure == Pressure::Hard || purges {
             admin::give_back_freed_memory();
         }
         let mut used = self.meter.used();

@@ -160,8 +160,8 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let log = (Rc::new(log), events);
     let (from_cores, to_cores) = (shared.from_cores.clone(), shared.to_cores.clone());
     let stamper = Stamper::new(shared.traces.clone(), config.stage_latency, counters.clone());
-    let (reloads, health) = (shared.new_rules.clone(), shared.health.clone());
-    let mut exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, reloads, health, stamper, counters);
+    let exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, shared.health.clone(), stamper, counters);
+    let mut exchange = exchange.reloaded_by(shared.new_rules.clone());
     let mut signals = stop::Signals::new(shared.reloader.clone())?;
     tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),

@@ -3,11 +3,11 @@
 //!
 //! Invariant: whoever goes is told: a connection by its close code, the end of a subscription by the caller.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashSet};
 
 use crate::{
     metrics::Count,
-    model::{SessionId, Tag},
+    model::{SessionId, Tag, tag_rule::Access},
 };
 
 use super::{Hub, session::Session, slot_number};
@@ -24,13 +24,18 @@ impl Hub {
 
     /// Subscriptions of users' own that the rules in effect do not admit.
     pub fn denied(&self) -> Vec<(SessionId, Vec<Tag>)> {
+        let is_guarded = |tag: &u32| self.rules.find(&self.tags.get(*tag).name).access != Access::Public;
+        let guarded: HashSet<u32, ahash::RandomState> = self.tags.slots().into_iter().filter(is_guarded).collect();
+        if guarded.is_empty() {
+            return Vec::new();
+        }
         let open = self.sessions.iter().filter(|(_, session)| session.is_open());
-        let denied = open.map(|(slot, session)| (self.id_of(slot, session), self.denied_to(session)));
+        let denied = open.map(|(slot, session)| (self.id_of(slot, session), self.denied_to(session, &guarded)));
         denied.filter(|(_, tags)| !tags.is_empty()).collect()
     }
 
-    fn denied_to(&self, session: &Session) -> Vec<Tag> {
-        let own = session.tags.iter().filter(|membership| !membership.ordered);
+    fn denied_to(&self, session: &Session, guarded: &HashSet<u32, ahash::RandomState>) -> Vec<Tag> {
+        let own = session.tags.iter().filter(|membership| !membership.ordered && guarded.contains(&membership.tag));
         let names = own.map(|membership| &self.tags.get(membership.tag).name);
         names.filter(|name| !self.rules.find(name).admits(name, &session.uid)).cloned().collect()
     }

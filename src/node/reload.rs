@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, PoisonError,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -37,6 +37,9 @@ type Lock<T> = std::sync::Mutex<T>;
 #[derive(Debug)]
 pub(super) struct Reloader {
     sources: Sources,
+    /// Held for as long as a reload takes.
+    turn: Lock<()>,
+    /// What is in effect; held for a copy.
     running: Lock<Config>,
     /// A thread is on its way to reload and has not begun.
     is_coming: AtomicBool,
@@ -61,12 +64,17 @@ pub(super) struct Parts {
 impl Reloader {
     /// For a node that was started with `config`.
     pub fn new(sources: Sources, config: Config, parts: Parts) -> Arc<Self> {
-        Arc::new(Self { sources, running: Lock::new(config), is_coming: AtomicBool::new(false), parts })
+        let (turn, running) = (Lock::default(), Lock::new(config));
+        Arc::new(Self { sources, turn, running, is_coming: AtomicBool::new(false), parts })
     }
 
     /// The bounds of a connection's life, as they are now.
     pub fn life(&self) -> LifeLimits {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).limits.life.clone()
+        self.running().limits.life.clone()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Config> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reloads on a thread of its own. One that has not begun reads what is there then, so another is not needed.
@@ -87,9 +95,9 @@ impl Reloader {
     /// # Errors
     /// Why nothing is changed.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_coming.store(false, Ordering::Release);
-        let counters = &self.parts.counters;
+        let (counters, running) = (&self.parts.counters, self.running().clone());
         let reloaded = match self.sources.reload(&running) {
             Ok(reloaded) => reloaded,
             Err(error) => {
@@ -99,7 +107,7 @@ impl Reloader {
             }
         };
         self.parts.take(&reloaded.config);
-        *running = reloaded.config.clone();
+        *self.running() = reloaded.config.clone();
         counters.inc(Count::ReloadsDone);
         counters.set(Count::ReloadTime, clock::unix_now().as_secs());
         tell(&reloaded);

@@ -1,7 +1,7 @@
 //! Memory gets short: new connections are refused, then the largest outbox is cut, the others lose nothing, and it ends.
 //!
 //! Method: users who do not read fill their outboxes; the node's bound is set so that it starts at about half of it. One of
-//! them gets three times as much as each of the others, so it must be the one that is cut.
+//! them gets ten times as much as each of the others, so it must be the one that is cut.
 
 use std::fs;
 
@@ -11,7 +11,9 @@ use crate::support::{
     raw::{Raw, opcode, upgrade_request},
 };
 
-const OTHERS: usize = 5;
+const OTHERS: usize = 4;
+/// What the big one gets, for each push to one of the others.
+const SHARE_OF_BIG: usize = 10;
 const PAYLOAD_BYTES: usize = 60_000;
 /// What the node uses at the start, in percent of what it may.
 const BEGIN_PERCENT: usize = 55;
@@ -49,7 +51,7 @@ async fn fill(node: &Node, mut rounds: usize, mut until: impl AsyncFnMut() -> bo
     while !until().await {
         assert!(rounds < 2000, "so much is in use: {}", node.metric("ws_memory_used_bytes").await);
         let push = |uid: String| json!({"uids": [uid], "data": {"n": rounds, "filler": filler}});
-        for _ in 0..3 {
+        for _ in 0..SHARE_OF_BIG {
             node.api().push_ok(&push("big".to_owned())).await;
         }
         for other in 0..OTHERS {

@@ -74,3 +74,70 @@ impl Hub {
         SessionId { core: self.settings.core, slot: slot_number(slot), generation: session.generation }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        hub::{HubSettings, NewSession, text_frame},
+        limits::Limits,
+        metrics::Counters,
+        model::{Boot, Pid, Role, TagRule, TagRules},
+    };
+
+    fn hub() -> Hub {
+        let (limits, rules) = (Arc::new(Limits::default()), TagRules::default());
+        let settings = HubSettings { node: 1, boot: Boot(1), core: 0, limits, rules, outboxes_bytes_max: 1 << 30 };
+        Hub::new(settings, Arc::<Counters>::default())
+    }
+
+    fn open(hub: &mut Hub, pid: &str, uid: &str) -> SessionId {
+        hub.open(NewSession {
+            pid: Pid::new(pid).expect("a pid"),
+            role: Role::User,
+            uid: uid.into(),
+            device: None,
+            tag_patterns: None,
+            expires: None,
+            deflate: None,
+        })
+    }
+
+    #[test]
+    fn the_largest_outboxes_are_named_first_and_cut_once() {
+        let mut hub = hub();
+        let ids: Vec<SessionId> = (0..5).map(|uid| open(&mut hub, "1", &uid.to_string())).collect();
+        for (id, bytes) in ids.iter().zip([3000, 500, 9000, 7000, 100]) {
+            hub.send(*id, text_frame(&vec![b'x'; bytes]));
+        }
+        let named = |hub: &Hub, count| -> Vec<SessionId> {
+            hub.largest_outboxes(count, 400).into_iter().map(|(_, id)| id).collect()
+        };
+        assert_eq!(named(&hub, 2), [ids[2], ids[3]]);
+        assert_eq!(named(&hub, 9), [ids[2], ids[3], ids[0], ids[1]]);
+        hub.cut_largest(ids[2]);
+        hub.cut_largest(ids[2]);
+        assert_eq!(hub.counters.get(Count::MemoryCut), 1);
+        assert_eq!(named(&hub, 1), [ids[3]]);
+    }
+
+    #[test]
+    fn only_own_subscriptions_that_the_rules_deny_are_named() {
+        let mut hub = hub();
+        let (ann, bob) = (open(&mut hub, "1", "ann"), open(&mut hub, "1", "bob"));
+        let tag = |name: &str| Tag::new(name).expect("a tag");
+        for (id, name) in [(ann, "own.ann"), (ann, "own.bob"), (bob, "own.ann"), (bob, "open")] {
+            hub.follow(id, &tag(name), None).expect("it may");
+        }
+        assert!(hub.denied().is_empty());
+        let rule = TagRule { pattern: "own.*".into(), access: Access::Own, ..TagRule::default() };
+        hub.reload(TagRules::new(vec![rule]));
+        assert_eq!(hub.denied(), [(ann, vec![tag("own.bob")]), (bob, vec![tag("own.ann")])]);
+        hub.mark_ordered(bob, &tag("own.ann"));
+        assert_eq!(hub.denied(), [(ann, vec![tag("own.bob")])]);
+        open(&mut hub, "2", "eve");
+        assert_eq!(hub.of_projects_gone(|pid| pid == "2"), [ann, bob]);
+    }
+}

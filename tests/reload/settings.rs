@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use super::{done, one_node, reload};
 use crate::support::{
-    Client, Cluster, Config, Connect, Load, Setup, bounded,
-    config::OTHER_PID,
-    config::SHARED_SECRET,
+    Api, Client, Cluster, Config, Connect, Load, Node, Setup, bounded,
+    config::{OLD_SECRET, OTHER_PID, PID, SHARED_SECRET},
     eventually, json,
     raw::{Raw, opcode, whole},
     run,
 };
 
 const NEW_PID: &str = "900";
+const THIRD_SECRET: &str = "the-secret-of-502-that-comes-next";
 
 fn other_projects(config: &Config) -> String {
     let new = format!("[[projects]]\npid = \"{NEW_PID}\"\nsecrets = [\"{SHARED_SECRET}\"]\n");
-    // The neighbour's place is taken by somebody new, and the usual project gets another secret beside its own.
+    // The neighbour's place is taken by somebody new, and the usual project's second secret by another.
     let text = config.text().replace(&format!("pid = \"{OTHER_PID}\""), "pid = \"901\"");
-    new + &text
+    new + &text.replace(OLD_SECRET, THIRD_SECRET)
 }
 
 /// Keys of the top level stand before all tables.
@@ -36,12 +36,17 @@ fn projects_come_and_go_and_everybody_else_stays() {
         assert_eq!(node.api_of(NEW_PID).push(&json!({"all": true, "data": 1})).await.status, 401);
         let refused = Connect { pid: NEW_PID, ..Connect::user("eve") }.upgrade(node).await.closed().await;
         assert_eq!(refused.0, 4401);
+        let mut by_old = Connect { secret: Some(OLD_SECRET), ..Connect::user("by_old") }.to(node).await;
 
         reload(node, &other_projects(&cluster.config)).await;
         let (code, reason) = gone.closed().await;
         assert_eq!((code, reason.as_str()), (4401, "the project is not served any more"));
         assert_eq!(node.metric("ws_closes_total reason=\"project_removed\"").await, 1.0);
         assert_eq!(node.other_api().push(&json!({"all": true, "data": 1})).await.status, 401);
+        let by = |secret| Api::new(node.http, PID, secret);
+        assert_eq!(by(OLD_SECRET).push(&json!({"uids": ["by_old"], "data": 1})).await.status, 401);
+        by(THIRD_SECRET).push_ok(&json!({"uids": ["by_old"], "data": "stays"})).await;
+        assert_eq!(by_old.next().await["payload"], "stays", "a secret's end ends no connection");
         let mut new = Connect { pid: NEW_PID, ..Connect::user("eve") }.to(node).await;
         node.api_of(NEW_PID).push_ok(&json!({"uids": ["eve"], "data": "to eve"})).await;
         assert_eq!(new.next().await["payload"], "to eve");
@@ -123,6 +128,27 @@ fn limits_hold_from_then_on_for_those_who_are_there() {
         reload(node, &cluster.config.text()).await;
         ann.subscribe(&["b"]).await;
         Client::user(node, "ann").await.settle().await;
+    });
+}
+
+#[test]
+fn requests_go_where_the_project_says_now() {
+    run(Setup::ONE_EPOLL, async |cluster: Cluster| {
+        let node = cluster.a();
+        let mut ann = Client::user(node, "ann").await;
+        let mut backends = [Client::backend(node, "one").await, Client::backend(node, "two").await];
+        let request = |number: u32| json!({"type": "request", "affair_id": number.to_string(), "payload": {}});
+        ann.send(request(0)).await;
+        ann.settle().await;
+        let heard = async |node: &Node| node.metric("ws_requests_total result=\"sent\"").await;
+        eventually("it is sent", async || heard(node).await == 1.0).await;
+
+        let text = cluster.config.text().replacen("jwt = { algorithm = \"HS256\" }", "requests = \"all\"", 1);
+        reload(node, &text).await;
+        ann.send(request(1)).await;
+        for backend in &mut backends {
+            backend.next_where(|message| message["affair_id"] == "1").await;
+        }
     });
 }
 

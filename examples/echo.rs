@@ -14,7 +14,7 @@ use ws_cluster::{
     metrics::Counters,
     model::{Boot, Pid, Role, SessionId, TagRules, network::Networks},
     protocol::{decoder::Message, frame::OpCode, handshake::Upgrade},
-    shard::{self, Admission, Admitted, Core, Hangup, Service, Verdict},
+    shard::{self, Admission, Admitted, Core, Hangup, Plain, Service, Verdict},
 };
 
 #[derive(Parser)]
@@ -46,7 +46,7 @@ impl Service for Echo {
         Verdict::Admit(Box::new(Admitted { session, peer: () }))
     }
 
-    fn plain(&self, _: &str) -> Option<(u16, String)> {
+    fn plain(&self, _: &Core, _: &str) -> Option<Plain> {
         None
     }
 

@@ -24,7 +24,9 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [State; 5] = [State::Starting, State::Ready, State::QueueUnavailable, State::Fenced, State::Draining];
+    /// Every state.
+    pub const ALL: [State; 5] =
+        [State::Starting, State::Ready, State::QueueUnavailable, State::Fenced, State::Draining];
 
     /// The stable word (`err` of a `/ready` that is not).
     pub fn word(self) -> &'static str {
@@ -44,6 +46,34 @@ impl State {
             State::QueueUnavailable => "the message queue is not available",
             State::Fenced => "the node does not hold its node id",
             State::Draining => "the node is draining",
+        }
+    }
+}
+
+/// What decides the state of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// It stops.
+    pub drains: bool,
+    /// Its tables are filled.
+    pub is_filled: bool,
+    /// Another boot holds its node id.
+    pub is_fenced: bool,
+    /// The queue does not answer.
+    pub is_queue_down: bool,
+    /// What it sent itself through the queue has not come back in time.
+    pub is_canary_late: bool,
+}
+
+impl Facts {
+    /// The state; what lasts longest comes first.
+    pub fn state(self) -> State {
+        match self {
+            Facts { drains: true, .. } => State::Draining,
+            Facts { is_filled: false, .. } => State::Starting,
+            Facts { is_fenced: true, .. } => State::Fenced,
+            Facts { is_queue_down: true, .. } | Facts { is_canary_late: true, .. } => State::QueueUnavailable,
+            _ => State::Ready,
         }
     }
 }
@@ -117,6 +147,17 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_ready_only_while_every_fact_allows_it() {
+        let fine = Facts { is_filled: true, ..Facts::default() };
+        assert_eq!(fine.state(), State::Ready);
+        assert_eq!(Facts { is_canary_late: true, ..fine }.state(), State::QueueUnavailable);
+        assert_eq!(Facts { is_queue_down: true, ..fine }.state(), State::QueueUnavailable);
+        assert_eq!(Facts { is_fenced: true, is_queue_down: true, ..fine }.state(), State::Fenced);
+        assert_eq!(Facts { is_queue_down: true, ..Facts::default() }.state(), State::Starting);
+        assert_eq!(Facts { drains: true, ..Facts::default() }.state(), State::Draining);
+    }
 
     #[test]
     fn ready_follows_the_state_and_says_why_not() {

@@ -10,6 +10,7 @@ pub mod model;
 
 pub mod logs;
 pub mod protocol;
+pub mod router;
 pub mod traces;
 
 pub mod errors;

@@ -151,6 +151,8 @@ pub struct QueueLimits {
     pub tag_table_bytes_max: usize,
     /// Last values that the queue keeps for nodes that start, in bytes, all shards together; 0: none.
     pub retained_bytes_max: usize,
+    /// How long the node's own record may be on its way through the queue while the node is ready.
+    pub canary_timeout: Duration,
 }
 
 /// Bounds on the HTTP API.
@@ -348,6 +350,7 @@ impl Default for QueueLimits {
             tags_max: 1 << 20,
             tag_table_bytes_max: 1 << 30,
             retained_bytes_max: 256 << 20,
+            canary_timeout: Duration::from_secs(3),
         }
     }
 }
@@ -405,6 +408,24 @@ pub const ONLINE_INTERVAL: Duration = Duration::from_secs(10);
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// A node that has not been heard for so long is gone, and its back-ends with it.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(15);
+/// No client is routed to a node that was not heard for so long.
+pub const ROUTE_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A node's public address in its sign of life, in bytes.
+pub const ADDR_BYTES_MAX: usize = 255;
+/// How often a node sends itself a record through the log, to see that it comes back.
+pub const CANARY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a subscriber that resumes behind something which its node has not heard yet waits for that.
+pub const RESUME_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Such subscriptions of a node that wait; beyond: they are answered at once, perhaps with a gap.
+pub const RESUMES_WAITING_MAX: usize = 4096;
+/// From a connection's time to move to the close that follows (1012) at most; a short `drain` gives less.
+pub const MOVE_MARGIN_MAX: Duration = Duration::from_secs(2);
+/// Connections that are told to move, or closed by a drain, before others get their turn.
+pub const MOVES_PER_TURN: usize = 256;
+/// How long a node that drains waits for answers of its HTTP API that are under way, when everything else is done.
+pub const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
+/// How long a node that drains waits for its log to be flushed and its lease to be given up.
+pub const LOG_CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long a question to all nodes waits for the last answer.
 pub const ONLINE_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions to all nodes that may be open at once.
@@ -571,3 +592,4 @@ pub const LAST_WORDS_OF_A_CORE_MAX: Duration = Duration::from_millis(900);
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < NODE_TIMEOUT.as_millis());
 const _: () = assert!(LEASE_RENEW.as_millis() * 3 < LEASE_TTL.as_millis());
 const _: () = assert!(LOG_ORIGIN_IDLE_MAX.as_secs() < LOG_ORIGIN_KEPT.as_secs());
+const _: () = assert!(BEAT_INTERVAL.as_millis() * 2 < ROUTE_SILENCE_MAX.as_millis());

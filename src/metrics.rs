@@ -42,6 +42,8 @@ counters! {
     HandshakesDenied => "ws_handshakes_total", r#"result="denied""#, "Handshakes by result.";
     /// Health checks on the WebSocket listener.
     HandshakesPlain => "ws_handshakes_total", r#"result="plain""#, "Handshakes by result.";
+    /// Sent to another node by the router.
+    HandshakesRedirected => "ws_handshakes_total", r#"result="redirected""#, "Handshakes by result.";
     /// Over a cap of connections.
     HandshakesOverCap => "ws_handshakes_total", r#"result="over_cap""#, "Handshakes by result.";
     /// Not complete within the deadline.
@@ -94,6 +96,18 @@ counters! {
     ClosedOrdered => "ws_closes_total", r#"reason="ordered""#, "Connections closed by the server, by reason.";
     /// Closed because their token ended.
     ClosedExpired => "ws_closes_total", r#"reason="expired""#, "Connections closed by the server, by reason.";
+    /// Closed because the node drains, and they had not left by themselves.
+    ClosedDrained => "ws_closes_total", r#"reason="drain""#, "Connections closed by the server, by reason.";
+    /// Connections told to move because the node drains.
+    Moves => "ws_moves_total", "", "Connections that were told to move to another node, because this one drains.";
+    /// Questions to the router that were answered with a node.
+    Routed => "ws_routes_total", r#"result="answered""#, "Questions where to connect, by result.";
+    /// Questions to the router when no node takes connections.
+    RoutedNowhere => "ws_routes_total", r#"result="no_node""#, "Questions where to connect, by result.";
+    /// Resumed subscriptions that waited until the node had heard what they hold.
+    ResumesCaughtUp => "ws_resumes_ahead_total", r#"result="caught_up""#, "Subscriptions that resumed behind something which the node had not heard yet, by result.";
+    /// Those that waited in vain.
+    ResumesGivenUp => "ws_resumes_ahead_total", r#"result="given_up""#, "Subscriptions that resumed behind something which the node had not heard yet, by result.";
     /// Panics of connection tasks.
     Panics => "ws_panics_total", "", "Connections ended by a panic.";
     /// Accepts put off because of the file limit.
@@ -144,6 +158,12 @@ counters! {
     LogEpochs => "ws_log_epochs_total", "", "New epochs of the log: the queue restarted, failed over or lost its data.";
     /// Reads from the cursor.
     LogCatchUps => "ws_log_catch_ups_total", "", "Reads from the cursor that found something the live channel had not brought.";
+    /// Records that the node sent itself through the queue.
+    CanariesSent => "ws_canaries_total", r#"event="sent""#, "Records that the node sent itself through the queue, to see that they come back.";
+    /// Those that came back.
+    CanariesHeard => "ws_canaries_total", r#"event="heard""#, "Records that the node sent itself through the queue, to see that they come back.";
+    /// Shards through which nothing comes back (gauge).
+    CanaryLateShards => "ws_canary_late_shards", "", "Shards of the queue through which the node's own record has not come back in time.";
     /// Bytes that wait for the queue (gauge).
     LogPendingBytes => "ws_log_pending_bytes", "", "Bytes that wait for the queue.";
     /// Times that the log waited for a core's inbox.
@@ -192,6 +212,8 @@ counters! {
     SpansExported => "ws_trace_spans_total", r#"event="exported""#, "Spans of traced pushes, by event; what ended and was neither exported nor failed waits or was dropped.";
     /// Spans that the collector has not taken.
     SpansFailed => "ws_trace_spans_total", r#"event="failed""#, "Spans of traced pushes, by event; what ended and was neither exported nor failed waits or was dropped.";
+    /// HTTP requests that are being answered (gauge).
+    HttpInFlight => "ws_http_in_flight", "", "HTTP requests that are being answered, probes aside.";
     /// HTTP requests refused at the door.
     HttpRejected => "ws_http_rejected_total", "", "HTTP requests refused by the guard.";
     /// Calls of the demo's feed that failed.

@@ -37,6 +37,7 @@ mod blackbox {
     mod control;
     mod credentials;
     mod deflate;
+    mod drain;
     mod frames;
     mod handshake;
     mod latency;
@@ -49,6 +50,7 @@ mod blackbox {
     mod rates;
     mod requests;
     mod retained;
+    mod route;
     mod shared_port;
     mod slow;
     mod stalled;

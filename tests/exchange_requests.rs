@@ -345,7 +345,7 @@ fn a_beat_replaces_what_was_known_of_its_node() {
     cluster.ask(0, user, "a", TIMEOUT);
     cluster.settle();
     let (node, boot, cid) = (2, cluster.nodes[1].boot, cluster.cid(1, backend));
-    let beat = |backends| Record::Beat(Beat { node, boot, phase: BeatPhase::Alive, backends });
+    let beat = |backends| Record::Beat(Beat { node, boot, phase: BeatPhase::Alive, backends, standing: None });
     cluster.put(beat(Vec::new()));
     cluster.settle();
     assert_eq!(cluster.errs(0, user), ["backend_lost"]);

@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8, Option<u8>)] = &[
     ("model", 0, None),
     ("logs", 1, Some(0)),
     ("protocol", 1, Some(0)),
+    ("router", 1, Some(0)),
     ("traces", 1, Some(0)),
     ("errors", 2, Some(1)),
     ("exchange", 2, Some(1)),

@@ -11,7 +11,7 @@ use std::{
 
 use http_support::ask;
 use ws_cluster::{
-    admin::{Group, Listener, Operators, Pages, Running, Source, start},
+    admin::{Group, Listener, Operators, Order, Pages, Running, Source, start},
     health::{Health, State},
     limits::HttpLimits,
     metrics::{
@@ -42,6 +42,8 @@ fn fixture(groups: Vec<Group>, token: Option<&str>) -> Fixture {
         reload: Arc::new(|| Err("nothing to reload here".to_owned())),
         cmdline: ["ws-cluster", "--operator_token", "***"].map(str::to_owned).into(),
         heap_profile: false,
+        drain: Order::default(),
+        drain_time: Duration::from_secs(20),
     });
     Fixture { address, registry, health, running: running.expect("the thread starts") }
 }

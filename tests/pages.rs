@@ -14,7 +14,7 @@ use http_support::{
     exchange::{Fixture, JSON, fixture, fixture_with_pages, json_target},
 };
 use ws_cluster::{
-    admin::{Group, Listener, Operators, Pages, Running, Source, start},
+    admin::{Group, Listener, Operators, Order, Pages, Running, Source, start},
     health::Health,
     http::api::openapi,
     limits::{HttpLimits, Limits},
@@ -39,6 +39,8 @@ fn operators(groups: Vec<Group>, token: Option<&str>, pages: Pages) -> (SocketAd
         reload: std::sync::Arc::new(|| Err("nothing to reload here".to_owned())),
         cmdline: vec![],
         heap_profile: false,
+        drain: Order::default(),
+        drain_time: Duration::from_secs(20),
     });
     (address, running.expect("the thread starts"))
 }

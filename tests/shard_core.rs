@@ -20,7 +20,7 @@ use ws_cluster::{
     metrics::{Count, Counters},
     model::{Audience, Boot, Pid, Push, Role, SessionId, Stamp, TagRules, network::Networks},
     protocol::{decoder::Message, handshake::Upgrade},
-    shard::{self, Admission, Admitted, Core, Driver, Hangup, Service, Verdict},
+    shard::{self, Admission, Admitted, Core, Driver, Hangup, Plain, Service, Verdict},
 };
 
 struct Broadcast {
@@ -38,7 +38,7 @@ impl Service for Broadcast {
         Verdict::Admit(Box::new(Admitted { session, peer: () }))
     }
 
-    fn plain(&self, _: &str) -> Option<(u16, String)> {
+    fn plain(&self, _: &Core, _: &str) -> Option<Plain> {
         None
     }
 

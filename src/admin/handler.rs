@@ -12,6 +12,7 @@ use http::{
 };
 
 use super::{
+    drain::Drain,
     latency, log_level,
     pages::{self, Pages},
     pprof::{self, Pprof},
@@ -46,6 +47,7 @@ pub(super) struct Handler {
     pages: Arc<Pages>,
     reload: Reload,
     pprof: Rc<Pprof>,
+    drain: Drain,
 }
 
 const UNAUTHORIZED: Fault =
@@ -66,9 +68,10 @@ impl Handler {
         pages: Arc<Pages>,
         reload: Reload,
         pprof: Rc<Pprof>,
+        drain: Drain,
     ) -> Self {
         let scrape = Scrape::new(registry.clone(), health.clone());
-        Self { groups, token, scrape, registry, health, pages, reload, pprof }
+        Self { groups, token, scrape, registry, health, pages, reload, pprof, drain }
     }
 
     /// The route of a path that this listener serves.
@@ -101,6 +104,7 @@ impl Handler {
             "/debug/latency",
             "/debug/pprof/",
             "/admin/log-level",
+            "/admin/drain",
             pages::INDEX,
             pages::DOCUMENT,
         ];
@@ -147,6 +151,7 @@ impl server::Handler for Handler {
             Some(Url::Index) => self.index(),
             Some(Url::LogLevel) => log_level::answer(&request, request.head.method == Method::POST),
             Some(Url::Reload) => reload::answer(&self.reload).await,
+            Some(Url::Drain) => self.drain.answer(request.head.method == Method::POST),
             Some(Url::OpenApi | Url::Swagger) => self.pages.response(&request.head),
             Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
             _ => server::health_response(&self.health, request.head.path()).unwrap_or_else(|| NOT_FOUND.into()),
@@ -167,6 +172,7 @@ fn operators_route(groups: &[Group], path: &str) -> Option<Url> {
         path if pages::is_page(path) && groups.contains(&Group::Swagger) => Some(Url::Swagger),
         "/admin/log-level" if groups.contains(&Group::Pprof) => Some(Url::LogLevel),
         "/admin/reload" if groups.contains(&Group::Pprof) => Some(Url::Reload),
+        "/admin/drain" if groups.contains(&Group::Pprof) => Some(Url::Drain),
         _ if groups.contains(&Group::Pprof) => pprof::route(path),
         _ => None,
     }
@@ -193,7 +199,7 @@ fn password_of(given: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether a POST to this route changes something.
 fn takes_orders(url: Url) -> bool {
-    matches!(url, Url::LogLevel | Url::Reload)
+    matches!(url, Url::LogLevel | Url::Reload | Url::Drain)
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use http::StatusCode;
-use prometheus::proto::{Bucket, Histogram, Metric};
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric};
 
 use crate::{
     http::Response,
@@ -23,6 +23,10 @@ pub(super) const STAGES: (&str, &str) = (
     "Age of pushes at each stage of their way, counted from when the node they came to had read them; at written, one for each receiver.",
 );
 
+/// The same of the queue.
+pub(super) const ROUND_TRIPS: (&str, &str) =
+    ("ws_queue_round_trip_seconds", "From sending a record through the queue to hearing it, of the node's own canary.");
+
 /// The buckets' bounds are powers of two, in microseconds, from the first to the last of these: there a cell begins.
 const BOUNDS_LOG2: std::ops::RangeInclusive<u32> = 5..=24;
 
@@ -31,7 +35,15 @@ const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 
 /// One histogram a stage.
 pub(super) fn metrics(registry: &Registry) -> Vec<Metric> {
-    Stage::ALL.iter().map(|stage| metric(*stage, &ages(registry, *stage))).collect()
+    let one = |stage: &Stage| metric(vec![label("stage", stage.text())], &ages(registry, *stage));
+    Stage::ALL.iter().map(one).collect()
+}
+
+/// The histogram of the queue's round trips.
+pub(super) fn round_trips(registry: &Registry) -> Metric {
+    let mut sum = Ages::EMPTY;
+    registry.threads().iter().for_each(|(_, counters)| sum.add(&counters.latency().read_round_trips()));
+    metric(Vec::new(), &sum)
 }
 
 /// `GET /debug/latency`: since the node's start, in milliseconds.
@@ -62,7 +74,7 @@ fn ages(registry: &Registry, stage: Stage) -> Ages {
     sum
 }
 
-fn metric(stage: Stage, ages: &Ages) -> Metric {
+fn metric(labels: Vec<LabelPair>, ages: &Ages) -> Metric {
     let bucket = |log2: u32| {
         let bound_us = 1_u64 << log2;
         let mut bucket = Bucket::default();
@@ -74,7 +86,7 @@ fn metric(stage: Stage, ages: &Ages) -> Metric {
     histogram.set_bucket(BOUNDS_LOG2.map(bucket).collect());
     histogram.set_sample_count(ages.count());
     histogram.set_sample_sum(ages.sum_us as f64 / 1e6);
-    let mut metric = Metric::from_label(vec![label("stage", stage.text())]);
+    let mut metric = Metric::from_label(labels);
     metric.set_histogram(histogram);
     metric
 }

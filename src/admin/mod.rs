@@ -4,9 +4,11 @@
 //! everybody wants the token, and whether a listener may do without one is decided before it is bound. A further order
 //! to the node gets a module beside [`log_level`] and a line in [`handler`].
 
+mod drain;
 mod handler;
 mod latency;
 mod log_level;
+mod order;
 mod pages;
 mod pprof;
 mod reload;
@@ -14,6 +16,7 @@ mod scrape;
 mod thread;
 
 pub use handler::{Group, serves};
+pub use order::Order;
 pub use pages::Pages;
 pub use pprof::give_back_freed_memory;
 pub use reload::Reload;

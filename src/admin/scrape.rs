@@ -16,7 +16,7 @@ use prometheus::{
 };
 
 use super::{
-    latency::{self, STAGES},
+    latency::{self, ROUND_TRIPS, STAGES},
     pprof,
 };
 use crate::{
@@ -64,13 +64,15 @@ const DURATION: (&str, &str) = ("request_duration", "Seconds from a request's he
 const TOTAL: (&str, &str) = ("request_total", "HTTP requests.");
 const BY_URL: (&str, &str) = ("request_url_total", "HTTP requests by route.");
 const READY: (&str, &str) = ("ws_ready", "Whether the node takes traffic.");
+const STATE: (&str, &str) = ("ws_node_state", "The node's state: one of them is 1.");
 const MEMORY: (&str, &str) = ("ws_memory_bytes", "The allocator's memory: asked for, in pages in use, held.");
 const BUILD: (&str, &str) = ("ws_build_info", "The version that runs.");
 
 impl Threads {
     fn new(registry: Registry, health: Arc<Health>) -> Self {
         let counts: BTreeMap<_, _> = Count::ALL.iter().map(|count| (count.describe().0, count.describe().2)).collect();
-        let names = counts.into_iter().chain([DURATION, TOTAL, BY_URL, STAGES, READY, MEMORY, BUILD]);
+        let names =
+            counts.into_iter().chain([DURATION, TOTAL, BY_URL, STAGES, ROUND_TRIPS, READY, STATE, MEMORY, BUILD]);
         let describe = |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), vec![], HashMap::new());
         Self { registry, health, descriptions: names.filter_map(|name| describe(name).ok()).collect() }
     }
@@ -87,12 +89,18 @@ impl Collector for Threads {
         families.extend(requests(&threads));
         let ready = u64::from(self.health.state() == State::Ready);
         families.push(family(STAGES, MetricType::HISTOGRAM, latency::metrics(&self.registry)));
+        families.push(family(ROUND_TRIPS, MetricType::HISTOGRAM, vec![latency::round_trips(&self.registry)]));
         families.push(family(READY, MetricType::GAUGE, vec![gauge(vec![], ready)]));
+        families.push(family(STATE, MetricType::GAUGE, states(self.health.state())));
         families.extend(pprof::memory().map(memory));
         let version = label("version", env!("CARGO_PKG_VERSION"));
         families.push(family(BUILD, MetricType::GAUGE, vec![gauge(vec![version], 1)]));
         families
     }
+}
+
+fn states(now: State) -> Vec<Metric> {
+    State::ALL.iter().map(|state| gauge(vec![label("state", state.word())], u64::from(*state == now))).collect()
 }
 
 fn counters(threads: &[(String, Arc<Counters>)]) -> Vec<MetricFamily> {

@@ -2,26 +2,15 @@
 //!
 //! Invariant: it ends only when told to; a panic of one request stays inside its connection.
 
-use std::{
-    io,
-    pin::pin,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
-    thread::JoinHandle,
-};
+use std::{io, pin::pin, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
-use futures_util::{
-    future::{Either, join_all, select},
-    task::AtomicWaker,
-};
+use futures_util::future::{Either, join_all, select};
 use monoio::net::TcpListener;
 
 use super::{
+    drain::Drain,
     handler::{Group, Handler},
+    order::Order,
     pages::Pages,
     pprof::{self, Pprof},
     reload::Reload,
@@ -73,19 +62,17 @@ pub struct Operators {
     pub cmdline: Vec<String>,
     /// Whether the heap is sampled from the start.
     pub heap_profile: bool,
+    /// The order to end in good order.
+    pub drain: Order,
+    /// How long that takes, about.
+    pub drain_time: Duration,
 }
 
 /// The running thread.
 #[derive(Debug)]
 pub struct Running {
     thread: JoinHandle<()>,
-    stop: Arc<Stop>,
-}
-
-#[derive(Debug, Default)]
-struct Stop {
-    told: AtomicBool,
-    waker: AtomicWaker,
+    stop: Order,
 }
 
 /// Starts the thread. Errors: the thread or its runtime could not be made.
@@ -100,7 +87,7 @@ pub fn start(operators: Operators) -> io::Result<Running> {
     {
         tracing::warn!(%error, "the heap is not sampled");
     }
-    let stop = Arc::<Stop>::default();
+    let stop = Order::default();
     let told = stop.clone();
     let thread = std::thread::Builder::new().name("operators".to_owned()).spawn(move || run(operators, &told))?;
     Ok(Running { thread, stop })
@@ -114,25 +101,14 @@ impl Running {
 
     /// Ends the thread and waits for it. Requests in flight are cut off.
     pub fn stop(self) {
-        self.stop.told.store(true, Ordering::Release);
-        self.stop.waker.wake();
+        self.stop.give();
         if self.thread.join().is_err() {
             tracing::error!("the operators' thread panicked");
         }
     }
 }
 
-impl Stop {
-    async fn wait(&self) {
-        std::future::poll_fn(|context| {
-            self.waker.register(context.waker());
-            if self.told.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-}
-
-fn run(operators: Operators, stop: &Stop) {
+fn run(operators: Operators, stop: &Order) {
     // Readiness is enough for a scrape now and then, and works wherever io_uring is forbidden.
     let runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build();
     let mut runtime = match runtime {
@@ -142,11 +118,13 @@ fn run(operators: Operators, stop: &Stop) {
     runtime.block_on(serve(operators, stop));
 }
 
-async fn serve(operators: Operators, stop: &Stop) {
-    let Operators { listeners, token, limits, registry, health, pages, reload, cmdline, .. } = operators;
+async fn serve(operators: Operators, stop: &Order) {
+    let Operators { listeners, token, limits, registry, health, pages, reload, cmdline, drain, drain_time, .. } =
+        operators;
     let counters = registry.register("operators");
     let (token, pages) = (token.map(Arc::new), Arc::new(pages));
     let pprof = Rc::new(Pprof::new(&cmdline, counters.clone()));
+    let drain = Drain::new(drain, drain_time, registry.clone(), health.clone());
     let accepting = listeners.into_iter().filter_map(|listener| {
         let handler = Handler::new(
             listener.groups,
@@ -156,6 +134,7 @@ async fn serve(operators: Operators, stop: &Stop) {
             pages.clone(),
             reload.clone(),
             pprof.clone(),
+            drain.clone(),
         );
         let server = Server::new(handler, limits.clone(), counters.clone());
         let socket = match listener.source {
@@ -171,5 +150,5 @@ async fn serve(operators: Operators, stop: &Stop) {
         }
     });
     let accepting = join_all(accepting);
-    select(pin!(accepting), pin!(stop.wait())).await;
+    select(pin!(accepting), pin!(stop.given())).await;
 }

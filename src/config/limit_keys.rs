@@ -212,7 +212,7 @@ const LIFE: Section = Section {
             .is("What clients are told to keep between two `heart`.")
             .extremes("Traffic and wake-ups for nothing.", "The server pings before the client speaks."),
         Key::number("drain", Time, 100, HOUR, |c| &mut c.limits.life.drain)
-            .is("From SIGTERM to the last close; connections are spread over it.")
+            .is("From SIGTERM to the end of the last connection. What is left of it without `close_timeout` is what connections are spread over; each is told when to move.")
             .extremes(
                 "The other nodes are stormed.",
                 "A restart takes long; the orchestrator may kill before the end.",

@@ -67,6 +67,10 @@ const QUEUE: Section = Section {
             .or_zero("nothing is retained")
             .is("Last values that the queue keeps, at most `tags_max` of them, for nodes that start when its log no longer holds them; those published longest ago give way. The embedded queue keeps none.")
             .extremes("After a restart quiet tags have no snapshot.", "The queue's memory."),
+        Key::number("canary_timeout", Time, 500, 10 * MINUTE, |c| &mut c.limits.queue.canary_timeout)
+            .at_restart()
+            .is("How long the record that a node sends itself through each shard of the queue may take while the node is ready; it sends one a second.")
+            .extremes("A slow moment of the queue takes every node out of the balance.", "A queue that stands still is noticed late."),
     ]),
 };
 

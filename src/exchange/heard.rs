@@ -134,13 +134,16 @@ impl Exchange {
     }
 
     fn heard_beat(&mut self, beat: Beat, live: bool, now: Instant, out: &mut Vec<Effect>) {
-        let Beat { node, boot, phase, backends } = beat;
+        let Beat { node, boot, phase, backends, standing } = beat;
         let heard = self.peers.heard(node, boot, phase, live, now);
         if let Some(gone) = heard.gone {
             self.node_gone(node, gone, out);
         }
         if !heard.counts {
             return;
+        }
+        if live {
+            self.peers.stands(node, standing);
         }
         self.replace_backends(node, boot, backends, out);
         if live && phase == BeatPhase::Hello && node != self.node && self.peers.beats() {

@@ -50,9 +50,9 @@ use crate::{
     limits::{OpeningLimits, QueueLimits},
     metrics::{Count, Counters},
     model::{
-        AckTo, Boot, ClientId, FromCore, LastValue, NodeId, Pid, Projects, Record, RecordId, Refusal, Reply,
+        AckTo, Boot, ClientId, FromCore, LastValue, NodeId, Pid, Place, Projects, Record, RecordId, Refusal, Reply,
         RetainOutcome, SessionId, Source, TagRules, Ticket, ToCore,
-        record::{Beat, BeatPhase, OnlineAsk, OnlineClients},
+        record::{Beat, BeatPhase, OnlineAsk, OnlineClients, Standing, Taking},
     },
 };
 
@@ -72,6 +72,8 @@ pub struct ExchangeSettings {
     pub shards: u16,
     /// Whether the queue's store outlives nodes, so that it is worth writing last values there.
     pub retains: bool,
+    /// Where clients reach this node, as other nodes tell them; empty: nowhere.
+    pub public_addr: String,
     /// What a reload may replace.
     pub rules: ExchangeRules,
 }
@@ -172,12 +174,14 @@ pub struct Exchange {
     presence: Presence,
     lists: Lists,
     asks: Asks,
+    public_addr: Box<str>,
+    taking: Taking,
 }
 
 impl Exchange {
     /// An exchange that knows nothing yet.
     pub fn new(settings: ExchangeSettings, counters: Arc<Counters>) -> Self {
-        let ExchangeSettings { node, boot, cores, shards, retains, rules } = settings;
+        let ExchangeSettings { node, boot, cores, shards, retains, public_addr, rules } = settings;
         let limits = &rules.limits;
         Self {
             node,
@@ -195,6 +199,8 @@ impl Exchange {
             presence: Presence::default(),
             lists: Lists::default(),
             asks: Asks::default(),
+            public_addr: public_addr.into(),
+            taking: Taking::default(),
             rules,
             counters,
         }
@@ -229,7 +235,31 @@ impl Exchange {
     pub fn goodbye(&mut self, out: &mut Vec<Effect>) {
         self.peers.stop();
         let (node, boot, backends) = (self.node, self.boot, Vec::new());
-        append(out, Record::Beat(Beat { node, boot, phase: BeatPhase::Goodbye, backends }));
+        append(out, Record::Beat(Beat { node, boot, phase: BeatPhase::Goodbye, backends, standing: None }));
+    }
+
+    /// From now on this node takes new connections or does not; the others are told at once.
+    pub fn take_users(&mut self, taking: Taking, out: &mut Vec<Effect>) {
+        let changed = std::mem::replace(&mut self.taking, taking) != taking;
+        // The first beat says it too.
+        if changed && self.peers.has_beaten() {
+            self.beat(BeatPhase::Alive, out);
+        }
+    }
+
+    /// Where a router may send clients at `now`, by the nodes' numbers.
+    pub fn places(&self, now: Instant) -> Vec<Place> {
+        let takes = |node: NodeId| node != self.node || self.taking == Taking::Yes;
+        self.peers.places(now).filter(|place| takes(place.node)).collect()
+    }
+
+    /// Changes with every sign of life that is heard: there may be other [`Exchange::places`].
+    pub fn beats_heard(&self) -> u64 {
+        self.peers.beats_heard()
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { addr: self.public_addr.clone(), users: self.presence.users(), taking: self.taking }
     }
 
     fn core_says(&mut self, message: FromCore, now: Instant, out: &mut Vec<Effect>) {
@@ -357,7 +387,8 @@ impl Exchange {
         let backends = self.presence.all_backends();
         let mut backends: Vec<_> = backends.map(|member| (member.pid.clone(), self.cid(member.session))).collect();
         backends.sort_unstable();
-        append(out, Record::Beat(Beat { node: self.node, boot: self.boot, phase, backends }));
+        let standing = Some(self.standing());
+        append(out, Record::Beat(Beat { node: self.node, boot: self.boot, phase, backends, standing }));
     }
 
     fn send_lists(&mut self, now: Instant, out: &mut Vec<Effect>) {

@@ -9,8 +9,11 @@ use std::{
 };
 
 use crate::{
-    limits::{BEAT_INTERVAL, NODE_TIMEOUT},
-    model::{Boot, NodeId, record::BeatPhase},
+    limits::{BEAT_INTERVAL, NODE_TIMEOUT, ROUTE_SILENCE_MAX},
+    model::{
+        Boot, NodeId, Place,
+        record::{BeatPhase, Standing, Taking},
+    },
 };
 
 /// A node of which only the past was heard, and not a sign for so long, has been gone before.
@@ -22,6 +25,8 @@ struct Peer {
     heard_at: Instant,
     /// Heard as it happened, not only in what the log had kept.
     live: bool,
+    /// What it last said of itself to routers, and with which sign of life.
+    standing: Option<(Standing, u64)>,
 }
 
 /// The nodes of the cluster, this one included.
@@ -34,6 +39,7 @@ pub(super) struct Peers {
     own_heard_at: Option<Instant>,
     next_beat_at: Option<Instant>,
     stopping: bool,
+    beats_heard: u64,
 }
 
 /// What a sign of life says about a node.
@@ -54,6 +60,7 @@ impl Peers {
             own_heard_at: None,
             next_beat_at: None,
             stopping: false,
+            beats_heard: 0,
         }
     }
 
@@ -71,6 +78,11 @@ impl Peers {
         self.stopping = true;
     }
 
+    /// Whether this node has given a sign of life and will give more.
+    pub(super) fn has_beaten(&self) -> bool {
+        self.next_beat_at.is_some() && !self.stopping
+    }
+
     /// Whether this node still gives signs of life.
     pub(super) fn beats(&self) -> bool {
         !self.stopping
@@ -85,11 +97,13 @@ impl Peers {
             self.heard_self(now);
         }
         if phase == BeatPhase::Goodbye {
+            self.beats_heard += 1;
             return Heard { counts: false, gone: self.end(node, boot) };
         }
         let gone = self.replaced_by(node, boot);
         let live = live || self.nodes.get(&node).is_some_and(|peer| peer.live);
-        self.nodes.insert(node, Peer { boot, heard_at: now, live });
+        let standing = self.nodes.get_mut(&node).filter(|peer| peer.boot == boot).and_then(|peer| peer.standing.take());
+        self.nodes.insert(node, Peer { boot, heard_at: now, live, standing });
         Heard { counts: true, gone }
     }
 
@@ -98,9 +112,39 @@ impl Peers {
         if self.is_over(node, boot) {
             return false;
         }
-        let peer = self.nodes.entry(node).or_insert(Peer { boot, heard_at: now, live });
+        let peer = self.nodes.entry(node).or_insert(Peer { boot, heard_at: now, live, standing: None });
         peer.live |= live && peer.boot == boot;
         peer.boot == boot
+    }
+
+    /// A living boot's standing was heard as it happened; that of the log's past is too old to route by.
+    pub(super) fn stands(&mut self, node: NodeId, standing: Option<Standing>) {
+        self.beats_heard += 1;
+        if let Some(peer) = self.nodes.get_mut(&node) {
+            peer.standing = standing.map(|standing| (standing, self.beats_heard));
+        }
+    }
+
+    /// How many signs of life were heard.
+    pub(super) fn beats_heard(&self) -> u64 {
+        self.beats_heard
+    }
+
+    /// The nodes that take connections, as they were heard lately.
+    pub(super) fn places(&self, now: Instant) -> impl Iterator<Item = Place> {
+        let recent = move |peer: &Peer| now.saturating_duration_since(peer.heard_at) < ROUTE_SILENCE_MAX;
+        let heard = self.nodes.iter().filter(move |(_, peer)| recent(peer));
+        heard.filter_map(|(node, peer)| {
+            let (standing, beat) = peer.standing.as_ref()?;
+            let takes = standing.taking == Taking::Yes && !standing.addr.is_empty();
+            takes.then(|| Place { node: *node, addr: standing.addr.clone(), users: standing.users, beat: *beat })
+        })
+    }
+
+    /// Whether the node has said that it drains.
+    pub(super) fn is_leaving(&self, node: NodeId) -> bool {
+        let standing = self.nodes.get(&node).and_then(|peer| peer.standing.as_ref());
+        standing.is_some_and(|(standing, _)| standing.taking == Taking::Leaving)
     }
 
     /// Whether the node was heard as it happened.
@@ -191,5 +235,33 @@ mod tests {
         beat(&mut peers, 1, Boot(9), silent - Duration::from_secs(5));
         assert_eq!(peers.expire(silent), [(2, OLD)]);
         assert_eq!(peers.nodes().collect::<Vec<_>>(), [(1, Boot(9))]);
+    }
+
+    #[test]
+    fn clients_are_sent_only_to_nodes_that_take_them_and_were_heard_lately() {
+        let (mut peers, start) = (Peers::new(1, Boot(9)), crate::clock::now());
+        let standing = |addr: &str, taking| Some(Standing { addr: addr.into(), users: 4, taking });
+        for (node, standing) in [
+            (2, standing("b:1", Taking::Yes)),
+            (3, standing("c:1", Taking::NotNow)),
+            (4, standing("d:1", Taking::Leaving)),
+            (5, standing("", Taking::Yes)),
+            (6, None),
+        ] {
+            beat(&mut peers, node, OLD, start);
+            peers.stands(node, standing);
+        }
+        let nodes = |peers: &Peers, now| peers.places(now).map(|place| place.node).collect::<Vec<_>>();
+        assert_eq!(nodes(&peers, start), [2]);
+        assert!(peers.is_leaving(4) && !peers.is_leaving(3) && !peers.is_leaving(6));
+        let before = peers.places(start).next().expect("a place");
+        assert_eq!((&*before.addr, before.users), ("b:1", 4));
+        assert!(nodes(&peers, start + ROUTE_SILENCE_MAX).is_empty());
+        let later = start + ROUTE_SILENCE_MAX;
+        beat(&mut peers, 2, OLD, later);
+        peers.stands(2, standing("b:1", Taking::Yes));
+        assert_ne!(peers.places(later).next().expect("a place").beat, before.beat);
+        beat(&mut peers, 2, NEW, later);
+        assert!(nodes(&peers, later).is_empty(), "another boot speaks for itself");
     }
 }

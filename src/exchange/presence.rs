@@ -91,6 +91,7 @@ pub(super) struct Presence {
     sessions: HashSet<BySession, ahash::RandomState>,
     projects: HashMap<Pid, Project, ahash::RandomState>,
     opened: u64,
+    users: u32,
 }
 
 const FIRST: SessionId = SessionId { core: 0, slot: 0, generation: 0 };
@@ -111,6 +112,7 @@ impl Presence {
         match member.role {
             Role::User => {
                 project.users.insert(ByUid(member.clone()));
+                self.users += 1;
             }
             Role::Backend => project.backends.push(member.clone()),
         }
@@ -122,6 +124,11 @@ impl Presence {
         let BySession(member) = self.sessions.take(&session)?;
         self.unlist(&member);
         Some(member)
+    }
+
+    /// Users' connections.
+    pub(super) fn users(&self) -> u32 {
+        self.users
     }
 
     /// Who a session is.
@@ -170,6 +177,7 @@ impl Presence {
         match member.role {
             Role::User => {
                 project.users.remove(&ByUid(member.clone()));
+                self.users -= 1;
             }
             Role::Backend => project.backends.retain(|backend| backend.session != member.session),
         }

@@ -71,10 +71,11 @@ impl Exchange {
         out.push(Effect::Append(record, AckTo::Request { session, affair_id, ack_id }));
     }
 
-    /// To whom a request of the project goes now. Nodes that were never heard live are the last choice.
+    /// To whom a request of the project goes now. Nodes that were never heard live are the last choice, and before them
+    /// those that drain.
     fn target(&mut self, pid: &Pid) -> Result<(Target, Option<ClientId>), End> {
         let (requests, peers) = (&self.requests, &self.peers);
-        let weight = |cid: ClientId| (!peers.is_live(cid.node), requests.load(cid));
+        let weight = |cid: ClientId| (!peers.is_live(cid.node), peers.is_leaving(cid.node), requests.load(cid));
         let chosen = self.directory.choose(pid, weight).ok_or(End::NoBackend)?;
         if self.requests.is_full() {
             return Err(End::Overloaded);

@@ -36,6 +36,11 @@ pub trait Handler: 'static {
 
     /// Answers a whole request that [`Handler::preview`] let through.
     fn handle(&self, request: Request) -> impl Future<Output = Response>;
+
+    /// Whether the node ends soon: connections close with their next answer, so that their peers go to another in time.
+    fn is_leaving(&self) -> bool {
+        false
+    }
 }
 
 /// What a handler says to a head.
@@ -192,12 +197,10 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    pub(super) fn enter(&self) -> Option<Place> {
+    pub(super) fn enter(&self) -> Option<InFlight> {
         let place = self.in_flight.enter(self.limits().in_flight_max);
-        if place.is_none() {
-            self.counters.inc(Count::HttpRejected);
-        }
-        place
+        self.counters.inc(if place.is_none() { Count::HttpRejected } else { Count::HttpInFlight });
+        place.map(|place| InFlight { _place: place, counters: self.counters.clone() })
     }
 
     /// Who answers.
@@ -229,7 +232,7 @@ impl<H: Handler> Server<H> {
 
     /// Whether a connection may have another request answered.
     pub(super) fn goes_on(&self) -> bool {
-        !self.stopping.get() && !self.answers_once
+        !self.stopping.get() && !self.answers_once && !self.handler.is_leaving()
     }
 }
 
@@ -239,7 +242,19 @@ struct Places(Rc<Cell<usize>>);
 
 /// One that is there, until dropped.
 #[derive(Debug)]
-pub(super) struct Place(Rc<Cell<usize>>);
+struct Place(Rc<Cell<usize>>);
+
+/// A request that is being answered, until dropped.
+pub(super) struct InFlight {
+    _place: Place,
+    counters: Arc<Counters>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.counters.sub(Count::HttpInFlight, 1);
+    }
+}
 
 impl Places {
     fn enter(&self, places_max: usize) -> Option<Place> {

@@ -1,9 +1,12 @@
-//! How old pushes are at each stage of their way, in one thread.
+//! How old pushes are at each stage of their way, and how long the queue takes, in one thread.
 //!
 //! Method: a histogram a stage whose cells are an eighth of a power of two wide, so that a quantile is right to 12 %.
 //! Invariant: written by one thread only, read by anybody.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// A stage of a push's way. Its age there counts from when its node had read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,7 @@ pub const CELLS: usize = (OCTAVES + 1 - CELL_BITS as usize) * CELLS_PER_OCTAVE;
 #[derive(Debug)]
 pub struct Latency {
     stages: [Cells; Stage::ALL.len()],
+    round_trips: Cells,
 }
 
 #[derive(Debug)]
@@ -67,16 +71,24 @@ pub struct Ages {
 impl Default for Latency {
     fn default() -> Self {
         let cells = |_| Cells { counts: std::array::from_fn(|_| AtomicU64::new(0)), sum_us: AtomicU64::new(0) };
-        Self { stages: std::array::from_fn(cells) }
+        Self { stages: std::array::from_fn(cells), round_trips: cells(0) }
     }
 }
 
 impl Latency {
     /// Books a push that is `age_us` old.
     pub fn record(&self, stage: Stage, age_us: u64) {
-        let cells = &self.stages[stage as usize];
-        add(&cells.counts[cell_of(age_us)], 1);
-        add(&cells.sum_us, age_us);
+        self.stages[stage as usize].record(age_us);
+    }
+
+    /// Books a record's way through the queue and back.
+    pub fn record_round_trip(&self, took: Duration) {
+        self.round_trips.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// What has been booked of the queue.
+    pub fn read_round_trips(&self) -> Ages {
+        self.round_trips.read()
     }
 
     /// Books a push of `received_us`, if that is known, at `now_us`, both Unix microseconds. Clocks of two nodes may
@@ -89,10 +101,20 @@ impl Latency {
 
     /// What has been booked of a stage.
     pub fn read(&self, stage: Stage) -> Ages {
-        let cells = &self.stages[stage as usize];
+        self.stages[stage as usize].read()
+    }
+}
+
+impl Cells {
+    fn record(&self, age_us: u64) {
+        add(&self.counts[cell_of(age_us)], 1);
+        add(&self.sum_us, age_us);
+    }
+
+    fn read(&self) -> Ages {
         Ages {
-            counts: std::array::from_fn(|cell| cells.counts[cell].load(Ordering::Relaxed)),
-            sum_us: cells.sum_us.load(Ordering::Relaxed),
+            counts: std::array::from_fn(|cell| self.counts[cell].load(Ordering::Relaxed)),
+            sum_us: self.sum_us.load(Ordering::Relaxed),
         }
     }
 }

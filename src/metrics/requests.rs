@@ -57,6 +57,8 @@ labels!(
         Tag => "/v1/tags/{tag}",
         /// The WebSocket upgrade.
         Connect => "/ws/connect",
+        /// Which node to connect to.
+        Route => "/ws/route",
         /// The process lives.
         Live => "/live",
         /// The node takes traffic.
@@ -75,6 +77,8 @@ labels!(
         LogLevel => "/admin/log-level",
         /// The configuration, read again.
         Reload => "/admin/reload",
+        /// The end of the node in good order.
+        Drain => "/admin/drain",
         /// The operators' index.
         Index => "/",
         /// The demo page and what belongs to it.

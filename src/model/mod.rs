@@ -5,6 +5,7 @@
 pub mod audience;
 pub mod ids;
 pub mod network;
+pub mod place;
 pub mod project;
 pub mod record;
 pub mod stamp;
@@ -13,8 +14,9 @@ pub mod traffic;
 
 pub use audience::Audience;
 pub use ids::{Boot, ClientId, NodeId, Pid, RecordId, SessionId, Tag};
+pub use place::Place;
 pub use project::{Project, Projects};
 pub use record::{Control, ControlOp, LastValue, Publication, Published, Push, Record, Request, RetainOutcome, Source};
 pub use stamp::{Stamp, TraceParent};
 pub use tag_rule::{TagRule, TagRules, pattern_matches};
-pub use traffic::{AckTo, FollowStart, FromCore, Refusal, Reply, Role, Ticket, ToCore};
+pub use traffic::{AckTo, FollowStart, FromCore, MovePlan, Refusal, Reply, Role, Ticket, ToCore};

@@ -210,6 +210,31 @@ pub struct Beat {
     pub phase: BeatPhase,
     /// Every back-end connection the node holds.
     pub backends: Vec<(Pid, ClientId)>,
+    /// What routers must know of it; a node of the version before does not say.
+    pub standing: Option<Standing>,
+}
+
+/// What a node tells routers of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where clients reach it: host and port, perhaps behind `ws://` or `wss://`.
+    pub addr: Box<str>,
+    /// Its open user connections.
+    pub users: u32,
+    /// Whether it takes more.
+    pub taking: Taking,
+}
+
+/// Whether a node takes new connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Taking {
+    /// It is ready.
+    Yes,
+    /// It is not ready, and may be later.
+    #[default]
+    NotNow,
+    /// It drains, and ends.
+    Leaving,
 }
 
 /// Where in its life a node is.

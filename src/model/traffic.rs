@@ -79,11 +79,52 @@ pub enum ToCore {
         /// The answer.
         reply: Reply,
     },
+    /// The node drains: tell every connection when to move, and close those that are still there then.
+    Drain(MovePlan),
     /// The node stops: close every connection with this code, then end.
     Stop {
         /// The close code.
         code: u16,
     },
+}
+
+/// When the connections of a core whose node drains are to move: evenly spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovePlan {
+    /// From the first to the last.
+    pub spread: Duration,
+    /// From a connection's time to the close that follows.
+    pub margin: Duration,
+    /// Where the core's connections lie between those of the others, in thousandths of their distance.
+    pub phase: u32,
+}
+
+impl MovePlan {
+    /// Plans a drain whose last connection has `close_timeout` for its close, of which a short drain leaves it half.
+    pub fn new(drain: Duration, close_timeout: Duration, margin_max: Duration) -> Self {
+        let last_close = drain - close_timeout.min(drain / 2);
+        let margin = margin_max.min(last_close / 4);
+        Self { spread: last_close - margin, margin, phase: 500 }
+    }
+
+    /// The same for one core of `cores`.
+    #[must_use]
+    pub fn of_core(self, core: usize, cores: usize) -> Self {
+        let phase = (2 * core + 1) * 500 / cores.max(1);
+        Self { phase: u32::try_from(phase).unwrap_or(500), ..self }
+    }
+
+    /// When the connection that is number `place` of `count` moves, from the beginning.
+    pub fn after(self, place: usize, count: usize) -> Duration {
+        let thousandths = place as u128 * 1000 + u128::from(self.phase);
+        let micros = self.spread.as_micros() * thousandths / (count.max(1) as u128 * 1000);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(self.spread)
+    }
+
+    /// When the last connection is closed, from the beginning.
+    pub fn last_close(self) -> Duration {
+        self.spread + self.margin
+    }
 }
 
 /// What a new subscriber gets before the stream.
@@ -280,4 +321,24 @@ pub enum AckTo {
         /// Echoed, if given.
         ack_id: Option<Box<str>>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_are_spread_evenly_over_all_cores_and_the_last_close_leaves_time_to_end() {
+        let s = Duration::from_secs;
+        let plan = MovePlan::new(s(20), s(5), s(2));
+        assert_eq!((plan.spread, plan.margin, plan.last_close()), (s(13), s(2), s(15)));
+        let mut all: Vec<Duration> =
+            (0..2).flat_map(|core| (0..500).map(move |place| plan.of_core(core, 2).after(place, 500))).collect();
+        all.sort_unstable();
+        let gaps = all.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.clone().all(|gap| gap >= Duration::from_micros(12_999) && gap <= Duration::from_micros(13_001)));
+        assert!(all[0] < Duration::from_millis(10) && all[999] > Duration::from_millis(12_990) && all[999] <= s(13));
+        let short = MovePlan::new(s(2), s(2), s(2));
+        assert_eq!((short.last_close(), short.margin), (s(1), Duration::from_millis(250)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use crate::{
@@ -35,8 +35,18 @@ pub(super) fn ready(config: &Config, bound: &[Bound]) {
 
 /// Where clients reach this node: as configured, or its own WebSocket address.
 pub(super) fn public_address(config: &Config, bound: &[Bound]) -> String {
-    let own = || address_of(bound, Group::WebSocket).map(|address| address.to_string());
+    let own = || address_of(bound, Group::WebSocket).map(|address| reachable(address).to_string());
     config.public_addr.clone().or_else(own).unwrap_or_default()
+}
+
+/// A listener on every address is reached by this machine's own; from outside only the operator knows.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 /// Where a group listens, if it does.

@@ -7,7 +7,7 @@
 use std::{
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -16,12 +16,15 @@ use crate::{
     broker::log::{Log, LogEvent, LogEvents},
     clock,
     exchange::{Effect, Exchange, ExchangeRules, Input, Now},
-    health::{Health, State},
+    health::{Facts, Health, State},
     inbox::Mailbox,
     metrics::{Count, Counters, latency::Stage},
-    model::{FromCore, Record, ToCore},
+    model::{AckTo, FromCore, MovePlan, Record, ToCore, record::Taking},
+    router::Router,
     traces::{Part, Stamper},
 };
+
+use super::{canary::Canary, resuming::Resuming};
 
 /// How often the exchange is told that time passes.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,6 +51,12 @@ pub(super) struct ExchangeLoop {
     health: Arc<Health>,
     counters: Arc<Counters>,
     stamper: Stamper,
+    facts: Facts,
+    canary: Canary,
+    resuming: Resuming,
+    router: Router,
+    /// What the router knows: the signs of life heard until then.
+    beats_routed: u64,
     /// What waits to be carried out, and for each core's inbox; kept here, so that nothing is lost when a run is cut.
     effects: Vec<Effect>,
     staged: Vec<Vec<ToCore>>,
@@ -58,15 +67,31 @@ impl ExchangeLoop {
     pub fn new(
         exchange: Exchange,
         (log, events): (Rc<Log>, LogEvents),
-        from_cores: Arc<Mailbox<FromCore>>,
-        to_cores: Vec<Arc<Mailbox<ToCore>>>,
+        (from_cores, to_cores): (Arc<Mailbox<FromCore>>, Vec<Arc<Mailbox<ToCore>>>),
         health: Arc<Health>,
         stamper: Stamper,
         counters: Arc<Counters>,
+        (canary, router): (Canary, Router),
     ) -> Self {
-        let (staged, reloads) = (to_cores.iter().map(|_| Vec::new()).collect(), Mailbox::new(1));
-        let effects = Vec::new();
-        Self { exchange, log, events, from_cores, to_cores, reloads, health, counters, stamper, effects, staged }
+        let staged = to_cores.iter().map(|_| Vec::new()).collect();
+        Self {
+            exchange,
+            log,
+            events,
+            from_cores,
+            to_cores,
+            reloads: Mailbox::new(1),
+            health,
+            counters,
+            stamper,
+            facts: Facts::default(),
+            canary,
+            resuming: Resuming::default(),
+            router,
+            beats_routed: 0,
+            effects: Vec::new(),
+            staged,
+        }
     }
 
     /// The same, taking new rules from `reloads`.
@@ -85,7 +110,10 @@ impl ExchangeLoop {
             tokio::select! {
                 () = reloads.receive(&mut new_rules) => new_rules.drain(..).for_each(|new| self.reload(new)),
                 () = from_cores.receive(&mut messages) => {
-                    messages.drain(..).for_each(|message| self.apply(Input::Core(message)));
+                    let now = clock::now();
+                    for message in messages.drain(..) {
+                        self.core_says(message, now);
+                    }
                 }
                 () = self.events.next_batch(&mut events, EVENTS_PER_TURN) => {
                     for event in events.drain(..) {
@@ -94,16 +122,30 @@ impl ExchangeLoop {
                         }
                         self.log_says(event, &mut ready);
                     }
+                    self.resume();
                 }
-                _ = ticks.tick() => self.apply(Input::Tick),
+                _ = ticks.tick() => self.tick(),
+            }
+            if self.exchange.beats_heard() != self.beats_routed {
+                self.route();
             }
             self.carry_out().await;
         }
     }
 
-    /// Says good-bye to the other nodes and closes every core's connections with `code`.
+    /// Takes no connections from now on, which the other nodes are told, and has every connection told when to move.
+    pub async fn begin_drain(&mut self, plan: MovePlan) {
+        self.facts.drains = true;
+        self.judge();
+        let cores = self.staged.len();
+        for (core, staged) in self.staged.iter_mut().enumerate() {
+            staged.push(ToCore::Drain(plan.of_core(core, cores)));
+        }
+        self.carry_out().await;
+    }
+
+    /// Says good-bye to the other nodes and closes what connections are left with `code`.
     pub async fn say_goodbye(&mut self, code: u16) {
-        self.health.set(State::Draining);
         self.exchange.goodbye(&mut self.effects);
         for staged in &mut self.staged {
             staged.push(ToCore::Stop { code });
@@ -123,11 +165,27 @@ impl ExchangeLoop {
         let _ = new.done.try_send(());
     }
 
+    fn core_says(&mut self, message: FromCore, now: Instant) {
+        if let Some(message) = self.resuming.take(message, now) {
+            self.apply(Input::Core(message));
+        }
+    }
+
+    /// Asks for those whose `since` has been heard by now.
+    fn resume(&mut self) {
+        for (question, caught_up) in self.resuming.ready(clock::now()) {
+            self.counters.inc(if caught_up { Count::ResumesCaughtUp } else { Count::ResumesGivenUp });
+            self.apply(Input::Core(question));
+        }
+    }
+
     fn log_says(&mut self, event: LogEvent, ready: &mut impl FnMut()) {
         match event {
             LogEvent::Heard { id, mut record, warm } => {
+                self.resuming.heard(id);
                 if !warm {
                     self.heard(&mut record);
+                    self.look_for_canary(&record);
                 }
                 self.apply(Input::Heard { id, record, warm });
             }
@@ -136,26 +194,62 @@ impl ExchangeLoop {
                 tracing::error!(shard, "the queue has lost records for good; subscribers are told");
                 self.apply(Input::Lost { shard: Some(shard) });
             }
-            LogEvent::LastValue(value) => self.apply(Input::LastValue(value)),
+            LogEvent::LastValue(value) => {
+                self.resuming.heard(value.published.id);
+                self.apply(Input::LastValue(value));
+            }
             LogEvent::Retained(outcome) => self.apply(Input::Retained(outcome)),
             LogEvent::NewEpoch => self.apply(Input::NewEpoch),
             LogEvent::Ready => {
                 self.apply(Input::Warmed);
-                self.set_state(State::Ready);
+                self.facts.is_filled = true;
+                self.judge();
                 ready();
             }
-            LogEvent::Up => self.set_state(State::Ready),
-            LogEvent::LeaseRegained => self.set_state(State::Ready),
-            LogEvent::Down => self.set_state(State::QueueUnavailable),
+            LogEvent::Up => self.facts.is_queue_down = false,
+            LogEvent::Down => self.facts.is_queue_down = true,
+            LogEvent::LeaseRegained => self.facts.is_fenced = false,
             LogEvent::LeaseLost { holder } => {
                 tracing::error!(
                     holder,
                     "another boot holds this node's id; nothing is accepted until it is given back"
                 );
-                self.set_state(State::Fenced);
+                self.facts.is_fenced = true;
             }
             LogEvent::Failed(_) => {}
         }
+        self.judge();
+    }
+
+    fn tick(&mut self) {
+        self.apply(Input::Tick);
+        self.resume();
+        let now = clock::now();
+        if self.facts.is_filled {
+            for (shard, record) in self.canary.due(now) {
+                self.counters.inc(Count::CanariesSent);
+                // One that is refused does not come back, which says it all.
+                let _ = self.log.append_in(shard, record, AckTo::Nobody);
+            }
+        }
+        let late = self.canary.late(now);
+        self.counters.set(Count::CanaryLateShards, late as u64);
+        self.facts.is_canary_late = late > 0;
+        self.judge();
+        self.route();
+    }
+
+    fn look_for_canary(&mut self, record: &Record) {
+        if let Some(took) = self.canary.heard(record, clock::now()) {
+            self.counters.inc(Count::CanariesHeard);
+            self.counters.latency().record_round_trip(took);
+        }
+    }
+
+    /// Tells the router which nodes take connections.
+    fn route(&mut self) {
+        self.beats_routed = self.exchange.beats_heard();
+        self.router.set(self.exchange.places(clock::now()));
     }
 
     /// Books the age of a push, and ends the part of its trace that led here; what comes next belongs to that.
@@ -171,13 +265,21 @@ impl ExchangeLoop {
         }
     }
 
-    /// A node whose tables are not filled stays starting, and one that drains stays draining.
-    fn set_state(&self, state: State) {
-        let first = self.health.state() == State::Starting && state != State::Ready;
-        if !first && self.health.state() != State::Draining {
-            tracing::info!(state = state.word(), "the node's state");
-            self.health.set(state);
+    /// Where the facts put the node; if that is somewhere else, everybody learns it.
+    fn judge(&mut self) {
+        let state = self.facts.state();
+        if state == self.health.state() {
+            return;
         }
+        tracing::info!(state = state.word(), "the node's state");
+        self.health.set(state);
+        let taking = match state {
+            State::Ready => Taking::Yes,
+            State::Draining => Taking::Leaving,
+            State::Starting | State::QueueUnavailable | State::Fenced => Taking::NotNow,
+        };
+        self.exchange.take_users(taking, &mut self.effects);
+        self.route();
     }
 
     fn apply(&mut self, input: Input) {

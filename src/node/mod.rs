@@ -1,15 +1,18 @@
 //! The composition root: life and death of the process.
 //!
 //! In order: listeners are bound, the operators' thread and the cores start, the node joins its queue and fills its
-//! tables, it is ready; on SIGTERM it says good-bye, closes every connection (1012), flushes and ends.
+//! tables, it is ready; on SIGTERM every connection is told when to move and closed then (1012), the others hear its
+//! good-bye, it flushes and ends.
 //!
 //! Invariant: parts get what they need from here and know of each other only by their mailboxes.
 
 mod api;
 mod banner;
+mod canary;
 mod cgroup;
 mod cores;
 mod demo;
+mod drain;
 mod exchange_loop;
 mod last_words;
 mod listen;
@@ -18,6 +21,7 @@ mod memory;
 mod observe;
 mod orders;
 mod reload;
+mod resuming;
 mod start;
 mod stop;
 

@@ -28,6 +28,7 @@ use crate::{
     limits::TRACE_FLUSH_TIMEOUT,
     metrics::{Counters, Registry},
     model::{Boot, FromCore, ToCore},
+    router::Router,
     shard::{Admission, AuthReject, Driver, GatewaySettings},
     traces::{Stamper, TraceSettings, Traces},
 };
@@ -35,9 +36,12 @@ use crate::{
 use super::{
     api,
     api::ApiParts,
-    banner, cores,
+    banner,
+    canary::Canary,
+    cores,
     cores::CoreParts,
     demo,
+    drain::{self, Cause},
     exchange_loop::{ExchangeLoop, NewRules},
     listen, machine,
     memory::{self, Thresholds, Watch},
@@ -80,6 +84,9 @@ struct Shared {
     /// What the node counts as a whole.
     counters: Arc<Counters>,
     reloader: Arc<Reloader>,
+    router: Router,
+    /// An operator's order to drain.
+    drain: admin::Order,
 }
 
 /// Starts a node and runs it to its end.
@@ -114,6 +121,8 @@ pub(super) fn start(config: Config, sources: Sources, registry: Registry) -> io:
         traces,
         from_cores: Mailbox::new(queue.exchange_inbox_max),
         to_cores: (0..cores).map(|_| Mailbox::new(queue.inbox_messages_max)).collect(),
+        router: Router::new(config.node),
+        drain: admin::Order::default(),
         config,
     };
     let operators = start_operators(&shared, &mut bound)?;
@@ -154,20 +163,25 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
         shards: config.shards,
         // What the embedded queue holds ends with the node.
         retains: config.queue == QueueKind::Redis,
+        public_addr: banner::public_address(config, bound),
         rules: exchange_rules(config),
     };
     let exchange = Exchange::new(settings, counters.clone());
     let log = (Rc::new(log), events);
-    let (from_cores, to_cores) = (shared.from_cores.clone(), shared.to_cores.clone());
+    let mailboxes = (shared.from_cores.clone(), shared.to_cores.clone());
     let stamper = Stamper::new(shared.traces.clone(), config.stage_latency, counters.clone());
-    let exchange = ExchangeLoop::new(exchange, log, from_cores, to_cores, shared.health.clone(), stamper, counters);
+    let canary = Canary::new(config.node, shared.boot, config.shards, config.limits.queue.canary_timeout);
+    let health = shared.health.clone();
+    let routed = (canary, shared.router.clone());
+    let exchange = ExchangeLoop::new(exchange, log, mailboxes, health, stamper, counters, routed);
     let mut exchange = exchange.reloaded_by(shared.new_rules.clone());
     let mut signals = stop::Signals::new(shared.reloader.clone())?;
-    tokio::select! {
+    let cause = tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),
-        () = signals.stop() => {}
-    }
-    stop::drain(exchange, &shared.registry, &shared.reloader.life(), signals).await;
+        () = signals.stop() => Cause::Signal,
+        () = shared.drain.given() => Cause::Order,
+    };
+    drain::drain(exchange, &shared.registry, &shared.reloader.life(), signals, cause).await;
     Ok(())
 }
 
@@ -236,6 +250,8 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
         pages,
         cmdline: config::cli::shown(std::env::args_os()),
         heap_profile: shared.config.heap_profile,
+        drain: shared.drain.clone(),
+        drain_time: shared.config.limits.life.drain,
     })
 }
 
@@ -297,7 +313,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound]) -> io::Result<()> {
     Ok(())
 }
 
-fn gateway_settings(Shared { config, traces, .. }: &Shared) -> GatewaySettings {
+fn gateway_settings(Shared { config, traces, router, .. }: &Shared) -> GatewaySettings {
     GatewaySettings {
         node: config.node,
         projects: config.projects.clone(),
@@ -309,6 +325,8 @@ fn gateway_settings(Shared { config, traces, .. }: &Shared) -> GatewaySettings {
         own_origin_only: !config.any_origin_by_default(),
         stage_latency: config.stage_latency,
         traces: traces.clone(),
+        router: router.clone(),
+        names_next: config.public_addr.is_some(),
     }
 }
 

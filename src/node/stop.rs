@@ -1,24 +1,10 @@
-//! The end of a node: in good order on the first signal, at once on the second.
+//! The signals of a node.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{
-    clock,
-    limits::LifeLimits,
-    metrics::{Count, Registry},
-    protocol::frame::close_code,
-};
-
-use super::{exchange_loop::ExchangeLoop, last_words, reload::Reloader};
-
-/// How often the number of open connections is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// Status after a second signal.
-const STATUS_AT_ONCE: i32 = 1;
-/// Log lines and reports get no longer than this after a second signal.
-const LAST_WORDS_AT_ONCE_MAX: Duration = Duration::from_millis(200);
+use super::reload::Reloader;
 
 /// SIGTERM and SIGINT, which stop the node, and SIGHUP, which has it read its configuration again.
 pub(super) struct Signals {
@@ -49,33 +35,4 @@ impl Signals {
             }
         }
     }
-}
-
-/// Closes every connection with 1012, lets the log finish, and gives the node's id back.
-pub(super) async fn drain(mut exchange: ExchangeLoop, registry: &Registry, life: &LifeLimits, mut signals: Signals) {
-    tracing::info!("draining; a second signal ends the process at once");
-    let in_order = async {
-        exchange.say_goodbye(close_code::RESTART).await;
-        let end = clock::now() + life.drain;
-        while open_connections(registry) > 0 && clock::now() < end {
-            let _ = tokio::time::timeout(LOOK, exchange.run(|| {})).await;
-        }
-        let log = exchange.log();
-        tokio::select! {
-            () = log.close() => {}
-            _ = exchange.run(|| {}) => {}
-        }
-    };
-    tokio::select! {
-        () = in_order => tracing::info!("stopped"),
-        () = signals.stop() => {
-            tracing::warn!("stopped at once");
-            last_words::exit(STATUS_AT_ONCE, LAST_WORDS_AT_ONCE_MAX);
-        }
-    }
-}
-
-fn open_connections(registry: &Registry) -> u64 {
-    let of = |count| registry.threads().iter().map(|(_, counters)| counters.get(count)).fold(0, u64::wrapping_add);
-    of(Count::UserConnections) + of(Count::BackendConnections)
 }

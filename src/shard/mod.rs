@@ -22,5 +22,5 @@ pub use core::Core;
 pub use driver::{Driven, Driver, run_on_driver};
 pub use gateway::{AuthReject, Gateway, GatewaySettings};
 pub use opening::Fallback;
-pub use service::{Admitted, Hangup, Service, Verdict};
+pub use service::{Admitted, Hangup, Plain, Service, Verdict};
 pub use timers::tick;

@@ -26,17 +26,17 @@ use super::{
     admission::Permit,
     connection,
     core::Core,
-    service::{Admitted, Service, Verdict},
+    service::{Admitted, Plain, Service, Verdict},
     socket::Socket,
 };
 
 /// Another server that shares the listener: gets what is no WebSocket, with the bytes read so far.
 pub type Fallback = Rc<dyn Fn(TcpStream, IpAddr, BytesMut)>;
 
-/// What a node says that takes no connections now, in seconds.
-const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "5")];
 /// How long a refused peer has to read its answer before its socket is closed.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
+/// With every 503.
+const RETRY_SOON: (&str, &str) = ("Retry-After", "1");
 /// Bytes received at a time while the head is incomplete.
 const HEAD_CHUNK_BYTES: usize = 2048;
 
@@ -120,8 +120,8 @@ impl<S: Service> Opening<S> {
     }
 
     fn plain(&self, path: &str) -> Head {
-        if let Some((status, body)) = self.service.plain(path) {
-            return Head::Answer(handshake::error_response(status, &[], &body), Count::HandshakesPlain);
+        if let Some(Plain { status, headers, body }) = self.service.plain(&self.core, path) {
+            return Head::Answer(handshake::error_response(status, headers, &body), Count::HandshakesPlain);
         }
         let (status, err, message) = if self.service.is_endpoint(path) {
             (426, "upgrade_required", "this path speaks WebSocket; send an upgrade")
@@ -148,8 +148,13 @@ impl<S: Service> Opening<S> {
             }
             Verdict::Refuse { status, err, message } => {
                 self.core.counters().inc(Count::HandshakesDenied);
-                let headers = if status == 503 { RETRY_AFTER.as_slice() } else { &[] };
-                self.refuse(&handshake::error_response(status, headers, &error_json(err, message))).await;
+                let later = if status == 503 { [RETRY_SOON].as_slice() } else { &[] };
+                self.refuse(&handshake::error_response(status, later, &error_json(err, message))).await;
+            }
+            Verdict::Redirect { location } => {
+                self.core.counters().inc(Count::HandshakesRedirected);
+                let body = r#"{"code":1,"msg":"connect to the Location"}"#;
+                self.refuse(&handshake::error_response(307, &[("Location", &location)], body)).await;
             }
         }
     }

@@ -26,6 +26,11 @@ pub enum Verdict<Peer> {
         /// The close reason.
         reason: &'static str,
     },
+    /// 307: connect there.
+    Redirect {
+        /// The address.
+        location: String,
+    },
     /// A plain HTTP error.
     Refuse {
         /// The status.
@@ -35,6 +40,16 @@ pub enum Verdict<Peer> {
         /// What was wrong and what would be right.
         message: &'static str,
     },
+}
+
+/// The answer to a plain GET.
+pub struct Plain {
+    /// The status.
+    pub status: u16,
+    /// Headers besides the framing.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// A JSON text.
+    pub body: String,
 }
 
 /// A connection that is let in.
@@ -62,8 +77,8 @@ pub trait Service: 'static {
     /// Judges a valid upgrade.
     fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<Self::Peer>;
 
-    /// Answers a plain GET on the WebSocket listener: a status and a JSON body.
-    fn plain(&self, path: &str) -> Option<(u16, String)>;
+    /// Answers a plain GET on the WebSocket listener.
+    fn plain(&self, core: &Core, path: &str) -> Option<Plain>;
 
     /// Whether the path is one of the service's WebSocket endpoints.
     fn is_endpoint(&self, path: &str) -> bool;

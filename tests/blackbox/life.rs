@@ -167,22 +167,6 @@ fn a_second_node_with_the_same_id_refuses_to_start() {
 }
 
 #[test]
-fn sigterm_closes_with_1012_and_exits_with_0() {
-    let config = Config::new().limit("close_timeout", "\"1s\"").limit("drain", "\"2s\"");
-    run_with(Setup::TWO, config, async |mut cluster: Cluster| {
-        let mut here = Client::user(cluster.b(), "ann").await;
-        let mut there = Client::user(cluster.a(), "bob").await;
-        cluster.b().signal("TERM");
-        assert_eq!(here.closed_within(Duration::from_secs(15)).await.0, 1012);
-        let mut stopped = cluster.nodes.pop().expect("two nodes");
-        assert_eq!(stopped.exited().await, Some(0), "{}", stopped.printed().join("\n"));
-        there.settle().await;
-        cluster.a().api().push_ok(&json!({"uids": ["bob"], "data": 1})).await;
-        assert_eq!(there.next().await["payload"], 1);
-    });
-}
-
-#[test]
 fn the_driver_is_said_once_and_counted() {
     for (setup, name) in [(Setup::ONE, "io_uring"), (Setup::ONE_EPOLL, "epoll")] {
         run(setup, async |cluster: Cluster| {

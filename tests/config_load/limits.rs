@@ -85,6 +85,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("tags_max", "1048576"),
     ("tag_table_bytes_max", "1GiB"),
     ("retained_bytes_max", "256MiB"),
+    ("canary_timeout", "3s"),
     // 25: HTTP
     ("http_head_bytes_max", "16KiB"),
     ("http_headers_max", "64"),

@@ -69,8 +69,15 @@ impl Cluster {
     /// Starts a node at the end of the log; its index.
     pub fn join(&mut self, id: NodeId, boot: Boot) -> usize {
         let counters = Arc::<Counters>::default();
-        let settings =
-            ExchangeSettings { node: id, boot, cores: CORES, shards: SHARDS, retains: true, rules: self.rules.clone() };
+        let settings = ExchangeSettings {
+            node: id,
+            boot,
+            cores: CORES,
+            shards: SHARDS,
+            retains: true,
+            public_addr: String::new(),
+            rules: self.rules.clone(),
+        };
         let exchange = Exchange::new(settings, counters.clone());
         let inboxes = vec![VecDeque::new(); usize::from(CORES)];
         let (outgoing, retaining, cursor) = (VecDeque::new(), VecDeque::new(), self.log.len());

@@ -88,8 +88,15 @@ impl Node {
         };
         let (log, events) = Log::start(link.clone(), settings, counters.clone());
         let exchange_rules = exchange_rules(&limits, &rules);
-        let settings =
-            ExchangeSettings { node: number, boot, cores, shards: SHARDS, retains: true, rules: exchange_rules };
+        let settings = ExchangeSettings {
+            node: number,
+            boot,
+            cores,
+            shards: SHARDS,
+            retains: true,
+            public_addr: String::new(),
+            rules: exchange_rules,
+        };
         let now = model::now();
         Self {
             number,

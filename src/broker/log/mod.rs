@@ -188,7 +188,12 @@ impl Log {
 
     /// Submits a record. Its outcome comes as [`LogEvent::Appended`], unless it is refused here.
     pub fn append(&self, record: Record, to: AckTo) -> Result<(), (AckTo, Refusal)> {
-        let shard = &self.shards[usize::from(record.shard(self.common.settings.shards))];
+        self.append_in(record.shard(self.common.settings.shards), record, to)
+    }
+
+    /// The same in a shard that is not the record's own: for what needs no order.
+    pub fn append_in(&self, shard: u16, record: Record, to: AckTo) -> Result<(), (AckTo, Refusal)> {
+        let shard = &self.shards[usize::from(shard)];
         let body = Body::new(record, self.common.broker.takes_values());
         let waiting: usize = self.shards.iter().map(|shard| shard.publisher.borrow().pending_bytes()).sum();
         let is_full = waiting + body.cost() > self.common.limits.borrow().pending_bytes_max;

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     clock,
-    health::Health,
+    health::{Health, State},
     inbox::ExchangeLink,
     limits::Limits,
     metrics::{Count, Counters, requests::Url},
@@ -191,5 +191,9 @@ impl Handler for Api {
     async fn handle(&self, request: Request) -> Response {
         let response = self.respond(&request).await;
         self.open(&request.head, response)
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.health.state() == State::Draining
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::json::{self, Object};
 use crate::model::{
-    ClientId, NodeId, Published, RecordId, Request, Tag,
+    ClientId, NodeId, Place, Published, RecordId, Request, Tag,
     record::{OnlineClients, Presence, Source},
 };
 
@@ -256,11 +256,27 @@ pub fn notice(out: &mut Vec<u8>, affair_id: &str, ack_id: Option<&str>, err: &st
     });
 }
 
-/// The node stops: the connection should move within this time.
-pub fn move_away(out: &mut Vec<u8>, after: Duration) {
+/// The node stops: the connection should move in this time, to `addr` if it knows no better.
+pub fn move_away(out: &mut Vec<u8>, after: Duration, addr: Option<&str>) {
     Object::write(out, |frame| {
         frame.text("type", "move");
-        frame.object("payload", |payload| payload.number("after_ms", milliseconds(after)));
+        frame.object("payload", |payload| {
+            payload.number("after_ms", milliseconds(after));
+            payload.text_if("addr", addr);
+        });
+    });
+}
+
+/// Where to connect, as the router answers.
+pub fn routed(out: &mut Vec<u8>, place: &Place) {
+    Object::write(out, |answer| {
+        answer.number("code", 1);
+        answer.text("msg", "success");
+        answer.object("payload", |payload| {
+            payload.number("node", place.node.into());
+            payload.text("addr", &place.addr);
+            payload.number("connections", place.users.into());
+        });
     });
 }
 

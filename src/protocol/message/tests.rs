@@ -169,5 +169,15 @@ fn notices_name_the_request() {
         r#"{"affair_id":"a","code":0,"err":"timeout","msg":"late"}"#
     );
     assert!(text(|out| notice(out, "a", Some("k"), "timeout", "late")).contains(r#""ack_id":"k","#));
-    assert_eq!(text(|out| move_away(out, Duration::from_millis(250))), r#"{"type":"move","payload":{"after_ms":250}}"#);
+    let after = Duration::from_millis(250);
+    assert_eq!(text(|out| move_away(out, after, None)), r#"{"type":"move","payload":{"after_ms":250}}"#);
+    assert_eq!(
+        text(|out| move_away(out, after, Some("a:1"))),
+        r#"{"type":"move","payload":{"after_ms":250,"addr":"a:1"}}"#
+    );
+    let place = Place { node: 7, addr: "a:1".into(), users: 3, beat: 1 };
+    assert_eq!(
+        text(|out| routed(out, &place)),
+        r#"{"code":1,"msg":"success","payload":{"node":7,"addr":"a:1","connections":3}}"#
+    );
 }

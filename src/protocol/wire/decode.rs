@@ -104,6 +104,7 @@ fn beat(reader: &mut Reader) -> Result<Beat, RecordError> {
             _ => return Err(RecordError::Malformed("phase")),
         },
         backends: reader.list(17, |reader| Ok((reader.pid()?, reader.cid()?)))?,
+        standing: reader.standing(),
     })
 }
 

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes};
 use super::writer::{audience, blob, cid, flag, number, option, source, stamp, text, texts};
 use crate::model::{
     Control, ControlOp, Publication, Push, Record, Request,
-    record::{BackendChange, Beat, BeatPhase, OnlineAnswer, OnlineAsk, OnlineClients, Presence},
+    record::{BackendChange, Beat, BeatPhase, OnlineAnswer, OnlineAsk, OnlineClients, Presence, Standing, Taking},
 };
 
 pub(super) mod kind {
@@ -132,6 +132,17 @@ fn put_beat(out: &mut Vec<u8>, beat: &Beat) {
         text(out, pid);
         cid(out, *backend);
     }
+    beat.standing.iter().for_each(|standing| put_standing(out, standing));
+}
+
+fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
+    text(out, &standing.addr);
+    out.put_u32_le(standing.users);
+    out.push(match standing.taking {
+        Taking::Yes => 1,
+        Taking::NotNow => 2,
+        Taking::Leaving => 3,
+    });
 }
 
 fn put_online_ask(out: &mut Vec<u8>, ask: &OnlineAsk) {

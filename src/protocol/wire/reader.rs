@@ -5,11 +5,11 @@
 use bytes::{Buf, Bytes, TryGetError};
 
 use super::RecordError;
-use crate::limits::AFFAIR_ID_BYTES_MAX;
+use crate::limits::{ADDR_BYTES_MAX, AFFAIR_ID_BYTES_MAX};
 use crate::model::{
     Audience, Boot, ClientId, Pid, SessionId, Stamp, Tag, TraceParent,
     ids::{NAME_BYTES_MAX, is_identity},
-    record::Source,
+    record::{Source, Standing, Taking},
 };
 
 type Read<T> = Result<T, RecordError>;
@@ -160,6 +160,20 @@ impl Reader {
         read(self).map_or_else(|_: RecordError| Stamp::default(), |(received_us, trace)| Stamp { received_us, trace })
     }
 
+    /// A node's standing, which a node of the version before did not write. One that cannot be read is none: such a node is
+    /// routed to by nobody.
+    pub(super) fn standing(&mut self) -> Option<Standing> {
+        let addr = self.text("addr", |text| is_addr(text).then(|| text.into())).ok()?;
+        let users = self.u32().ok()?;
+        let taking = match self.byte().ok()? {
+            1 => Taking::Yes,
+            2 => Taking::NotNow,
+            3 => Taking::Leaving,
+            _ => return None,
+        };
+        Some(Standing { addr, users, taking })
+    }
+
     fn trace(&mut self) -> Read<Box<TraceParent>> {
         let (trace_id, span_id) = (self.0.try_get_u128_le()?, self.u64()?);
         let is_valid = trace_id != 0 && span_id != 0;
@@ -180,4 +194,10 @@ impl From<TryGetError> for RecordError {
     fn from(_: TryGetError) -> Self {
         RecordError::Torn
     }
+}
+
+/// What may stand in a `Location`, whoever wrote it.
+fn is_addr(text: &str) -> bool {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b".-[]:/".contains(&byte);
+    text.len() <= ADDR_BYTES_MAX && text.bytes().all(is_fine)
 }

@@ -10,6 +10,7 @@ use crate::model::{
     Audience, Boot, ClientId, Control, ControlOp, Pid, Publication, Push, Request, SessionId, Stamp, Tag, TraceParent,
     record::{
         BackendChange, Beat, BeatPhase, OnlineAnswer, OnlineAsk, OnlineClients, OnlineConnection, Presence, Source,
+        Standing, Taking,
     },
 };
 
@@ -78,6 +79,15 @@ fn pushed() -> impl Strategy<Value = Record> {
     ]
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    let taking = prop_oneof![Just(Taking::Yes), Just(Taking::NotNow), Just(Taking::Leaving)];
+    ("(wss://)?[a-z0-9.-]{1,20}:[0-9]{1,5}", any::<u32>(), taking).prop_map(|(addr, users, taking)| Standing {
+        addr: addr.into(),
+        users,
+        taking,
+    })
+}
+
 fn known() -> impl Strategy<Value = Record> {
     let node = || (any::<u16>(), any::<u32>().prop_map(Boot));
     let connection =
@@ -94,10 +104,12 @@ fn known() -> impl Strategy<Value = Record> {
             cid,
             online
         })),
-        (node(), 0..3_usize, vec((pid(), cid()), 0..5)).prop_map(|((node, boot), phase, backends)| {
-            let phase = [BeatPhase::Hello, BeatPhase::Alive, BeatPhase::Goodbye][phase];
-            Record::Beat(Beat { node, boot, phase, backends })
-        }),
+        (node(), 0..3_usize, vec((pid(), cid()), 0..5), option::of(standing())).prop_map(
+            |((node, boot), phase, backends, standing)| {
+                let phase = [BeatPhase::Hello, BeatPhase::Alive, BeatPhase::Goodbye][phase];
+                Record::Beat(Beat { node, boot, phase, backends, standing })
+            }
+        ),
         (node(), any::<u64>(), pid(), vec(name(), 0..4), option::of(name()), any::<u32>()).prop_map(
             |((node, boot), ask, pid, uids, after, limit)| {
                 Record::OnlineAsk(OnlineAsk { node, boot, ask, pid, uids, after, limit })
@@ -316,4 +328,21 @@ fn the_written_form_does_not_change_unnoticed() {
         &[0; STAMP_BYTES],
     ];
     assert_eq!(bytes, expected.concat());
+}
+
+#[test]
+fn a_beat_of_the_version_before_has_no_standing_and_a_bad_one_is_none() {
+    let standing = Some(Standing { addr: "a.b:1".into(), users: 3, taking: Taking::Yes });
+    let beat = Beat { node: 1, boot: Boot(2), phase: BeatPhase::Alive, backends: Vec::new(), standing };
+    let whole = encode_record(&Record::Beat(beat.clone()));
+    let without = Record::Beat(Beat { standing: None, ..beat.clone() });
+    let before = encode_record(&without);
+    assert_eq!(decode_record(before.clone()), Ok(without.clone()));
+    assert_eq!(decode_record(whole.clone()), Ok(Record::Beat(beat)));
+    for cut in before.len()..whole.len() {
+        assert_eq!(decode_record(whole.slice(..cut)), Ok(without.clone()), "cut at {cut}");
+    }
+    // What would end a header ends nothing here.
+    let split = [&before[..], b"\x03a\r\n", &whole[before.len() + 6..]].concat();
+    assert_eq!(decode_record(split.into()), Ok(without));
 }

@@ -53,7 +53,7 @@ impl Gateway {
     }
 
     /// Whether what it queued is there until it is written.
-    fn carry_out(&self, core: &Rc<Core>, message: ToCore) -> bool {
+    fn carry_out(self: &Rc<Self>, core: &Rc<Core>, message: ToCore) -> bool {
         match message {
             ToCore::Publication(published) => {
                 self.taken_up(core, &published.stamp, Some(&published.tag));
@@ -76,6 +76,7 @@ impl Gateway {
                 core.with_hub(|hub| hub.begin_close(session, code, reason, false));
             }
             ToCore::Reply { ticket, reply } => self.link.answer(ticket, reply),
+            ToCore::Drain(plan) => drop(monoio::spawn(self.clone().move_all(core.clone(), plan))),
             ToCore::Stop { code } => core.with_hub(|hub| {
                 for id in hub.ids() {
                     hub.begin_close(id, code, "the node is stopping; reconnect", false);

@@ -7,6 +7,7 @@ mod backend;
 mod checking;
 mod hearing;
 mod judge;
+mod moving;
 #[cfg(feature = "plain-pubsub")]
 mod plant;
 mod reload;
@@ -25,16 +26,18 @@ use crate::{
     metrics::{Count, Counters},
     model::{FromCore, NodeId, Pid, Projects, Role, SessionId, Tag, TagRules},
     protocol::{decoder::Message, fault::Fault, frame::close_code, handshake::Upgrade, message},
+    router::Router,
     traces::{Stamper, Traces},
 };
 
 use super::{
     admission::{Admission, Permit},
     core::Core,
-    service::{Hangup, Service, Verdict},
+    service::{Hangup, Plain, Service, Verdict},
 };
 use backend::BackendPeer;
 use checking::Checks;
+use moving::{RETRY_SOON, ROUTE};
 
 /// What a gateway is told at start.
 #[derive(Clone, Debug)]
@@ -53,6 +56,10 @@ pub struct GatewaySettings {
     pub stage_latency: bool,
     /// Where traces go.
     pub traces: Traces,
+    /// Where clients are sent.
+    pub router: Router,
+    /// Whether connections that are to move are told a node: only addresses that an operator gave are good for all.
+    pub names_next: bool,
 }
 
 /// The product's service on one core.
@@ -153,15 +160,19 @@ impl Service for Gateway {
     type Peer = GatewayPeer;
 
     fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<GatewayPeer> {
-        self.judge_upgrade(core, upgrade, address)
+        if *upgrade.path == *ROUTE { self.redirect(core, upgrade) } else { self.judge_upgrade(core, upgrade, address) }
     }
 
-    fn plain(&self, path: &str) -> Option<(u16, String)> {
-        self.health.answer(path)
+    fn plain(&self, core: &Core, path: &str) -> Option<Plain> {
+        if path == ROUTE {
+            return Some(self.route(core));
+        }
+        let (status, body) = self.health.answer(path)?;
+        Some(Plain { status, headers: if status == 503 { &[RETRY_SOON] } else { &[] }, body })
     }
 
     fn is_endpoint(&self, path: &str) -> bool {
-        matches!(path, "/ws/connect" | "/connect")
+        matches!(path, "/ws/connect" | "/connect" | ROUTE)
     }
 
     fn opened(&self, core: &Rc<Core>, peer: &mut GatewayPeer, id: SessionId) {

@@ -66,9 +66,8 @@ impl Handler {
         registry: Registry,
         health: Arc<Health>,
         pages: Arc<Pages>,
-        reload: Reload,
         pprof: Rc<Pprof>,
-        drain: Drain,
+        (reload, drain): (Reload, Drain),
     ) -> Self {
         let scrape = Scrape::new(registry.clone(), health.clone());
         Self { groups, token, scrape, registry, health, pages, reload, pprof, drain }

@@ -132,9 +132,8 @@ async fn serve(operators: Operators, stop: &Order) {
             registry.clone(),
             health.clone(),
             pages.clone(),
-            reload.clone(),
             pprof.clone(),
-            drain.clone(),
+            (reload.clone(), drain.clone()),
         );
         let server = Server::new(handler, limits.clone(), counters.clone());
         let socket = match listener.source {

@@ -21,6 +21,7 @@ use crate::{
     metrics::{Count, Counters, latency::Stage},
     model::{AckTo, FromCore, MovePlan, Record, ToCore, record::Taking},
     router::Router,
+    shard::Admission,
     traces::{Part, Stamper},
 };
 
@@ -48,6 +49,9 @@ pub(super) struct ExchangeLoop {
     from_cores: Arc<Mailbox<FromCore>>,
     to_cores: Vec<Arc<Mailbox<ToCore>>>,
     reloads: Arc<Mailbox<NewRules>>,
+    admission: Option<Admission>,
+    /// What the other nodes were told last.
+    taking: Taking,
     health: Arc<Health>,
     counters: Arc<Counters>,
     stamper: Stamper,
@@ -81,6 +85,8 @@ impl ExchangeLoop {
             from_cores,
             to_cores,
             reloads: Mailbox::new(1),
+            admission: None,
+            taking: Taking::default(),
             health,
             counters,
             stamper,
@@ -94,9 +100,9 @@ impl ExchangeLoop {
         }
     }
 
-    /// The same, taking new rules from `reloads`.
-    pub fn reloaded_by(self, reloads: Arc<Mailbox<NewRules>>) -> Self {
-        Self { reloads, ..self }
+    /// The same, taking new rules from `reloads`, and no more connections than `admission` has memory for.
+    pub fn beside(self, reloads: Arc<Mailbox<NewRules>>, admission: Admission) -> Self {
+        Self { reloads, admission: Some(admission), ..self }
     }
 
     /// Runs until the future is dropped, which loses nothing, or the log says that it can never work. `ready` is
@@ -268,16 +274,20 @@ impl ExchangeLoop {
     /// Where the facts put the node; if that is somewhere else, everybody learns it.
     fn judge(&mut self) {
         let state = self.facts.state();
-        if state == self.health.state() {
-            return;
-        }
-        tracing::info!(state = state.word(), "the node's state");
-        self.health.set(state);
+        let is_short = self.admission.as_ref().is_some_and(Admission::is_short_of_memory);
         let taking = match state {
+            State::Ready if is_short => Taking::NotNow,
             State::Ready => Taking::Yes,
             State::Draining => Taking::Leaving,
             State::Starting | State::QueueUnavailable | State::Fenced => Taking::NotNow,
         };
+        if state != self.health.state() {
+            tracing::info!(state = state.word(), "the node's state");
+            self.health.set(state);
+        }
+        if std::mem::replace(&mut self.taking, taking) == taking {
+            return;
+        }
         self.exchange.take_users(taking, &mut self.effects);
         self.route();
     }

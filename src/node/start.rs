@@ -174,7 +174,7 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let health = shared.health.clone();
     let routed = (canary, shared.router.clone());
     let exchange = ExchangeLoop::new(exchange, log, mailboxes, health, stamper, counters, routed);
-    let mut exchange = exchange.reloaded_by(shared.new_rules.clone());
+    let mut exchange = exchange.beside(shared.new_rules.clone(), shared.admission.clone());
     let mut signals = stop::Signals::new(shared.reloader.clone())?;
     let cause = tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),

@@ -98,6 +98,8 @@ fn the_largest_outbox_is_cut_when_memory_is_nearly_used_up_and_everybody_else_lo
         assert!(refused.header("retry-after").is_some());
         assert!(node.metric("ws_memory_relief_total event=\"refused\"").await >= 1.0);
         assert_eq!(http::get(node.ws, "/health").await.status, 200);
+        let routed = async || http::get(node.ws, "/ws/route").await.status;
+        eventually("nobody is routed here", async || routed().await == 503).await;
         node.api().push_ok(&json!({"uids": ["ann"], "data": "goes on"})).await;
         assert_eq!(ann.next().await["payload"], "goes on");
         assert_eq!(cut(node).await, 0.0);
@@ -120,6 +122,7 @@ fn the_largest_outbox_is_cut_when_memory_is_nearly_used_up_and_everybody_else_lo
         }
         eventually("new ones are taken again", async || connects(node).await.status == 101).await;
         assert_eq!(pressure(node).await, 0.0);
+        eventually("and routed here", async || routed().await == 200).await;
         ann.settle().await;
     });
 }

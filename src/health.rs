@@ -126,6 +126,9 @@ impl Health {
     }
 
     fn ready(&self) -> (u16, String) {
+        if !self.live.load(Ordering::Relaxed) {
+            return self.live();
+        }
         match self.state() {
             State::Ready => (200, r#"{"code":1,"msg":"success","payload":{"ready":true}}"#.to_owned()),
             state => (503, format!(r#"{{"code":0,"err":"{}","msg":"{}"}}"#, state.word(), state.message())),

@@ -186,6 +186,17 @@ pub struct HttpLimits {
     pub online_page_max: usize,
 }
 
+/// Bounds on the process's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// What the process may use, in bytes; 0 = what its cgroup or the machine has.
+    pub memory_max_bytes: usize,
+    /// Of that so much in use: no new connections (503).
+    pub memory_soft_percent: u32,
+    /// Of that so much in use: the largest outboxes are cut (4008).
+    pub memory_hard_percent: u32,
+}
+
 /// Compression of messages (permessage-deflate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompressionLimits {
@@ -231,6 +242,8 @@ pub struct Limits {
     pub queue: QueueLimits,
     /// The HTTP API.
     pub http: HttpLimits,
+    /// The process's memory.
+    pub memory: MemoryLimits,
     /// Compression of messages.
     pub compression: CompressionLimits,
     /// Logs and reports of errors.
@@ -362,6 +375,12 @@ impl Default for HttpLimits {
     }
 }
 
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self { memory_max_bytes: 0, memory_soft_percent: 70, memory_hard_percent: 85 }
+    }
+}
+
 impl Default for CompressionLimits {
     fn default() -> Self {
         Self { deflate: true, deflate_level: 3, deflate_bytes_min: 256, deflate_bytes_max: 64 << 10 }
@@ -419,6 +438,18 @@ pub const FAILED_ADDRESSES_MAX: usize = 4096;
 pub const HTTP_REFUSALS_MAX: usize = 64;
 /// How long accepting pauses when the file limit is reached.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the process's memory is measured.
+pub const MEMORY_LOOK: Duration = Duration::from_millis(200);
+/// A memory threshold is left only so many percent below it, so that it is not crossed to and fro.
+pub const MEMORY_SLACK_PERCENT: u32 = 5;
+/// Outboxes that a core names as its largest, to be cut at a time.
+pub const MEMORY_CUTS_MAX: usize = 256;
+/// Smaller outboxes are not cut, in bytes: what fills the memory then is something else.
+pub const MEMORY_CUT_BYTES_MIN: usize = 4 << 10;
+/// How long a core may take to answer or to carry out what the node's own threads ask of it; they go on without it then.
+pub const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Secrets that no report of an error may hold; beyond: those of earlier configurations are forgotten.
+pub const SCRUBBED_SECRETS_MAX: usize = 4096;
 /// A batch that a node is willing to read from the queue, in bytes. Above [`QueueLimits::batch_bytes_max`], because
 /// a single push with a long audience makes a batch of its own.
 pub const WIRE_BATCH_BYTES_MAX: usize = 64 << 20;

@@ -112,6 +112,26 @@ counters! {
     Panics => "ws_panics_total", "", "Connections ended by a panic.";
     /// Accepts put off because of the file limit.
     AcceptsPaused => "ws_accept_pauses_total", "", "Times that accepting paused, because the file limit was reached.";
+    /// Connections of projects that a reload has taken away.
+    ClosedRemoved => "ws_closes_total", r#"reason="project_removed""#, "Connections closed by the server, by reason.";
+    /// Subscriptions that a reload has taken away.
+    SubscriptionsEnded => "ws_subscriptions_ended_total", "", "Subscriptions ended because the rules of a reload deny them.";
+    /// Reloads that are in effect.
+    ReloadsDone => "ws_reloads_total", r#"result="done""#, "Reloads of the configuration, by result.";
+    /// Reloads that changed nothing because something was wrong.
+    ReloadsRefused => "ws_reloads_total", r#"result="refused""#, "Reloads of the configuration, by result.";
+    /// When the last good one was (gauge).
+    ReloadTime => "ws_reload_success_timestamp_seconds", "", "When the configuration was reloaded last, Unix seconds; 0: never.";
+    /// What the process may use (gauge).
+    MemoryLimitBytes => "ws_memory_limit_bytes", "", "Memory that the process may use.";
+    /// What it uses of that (gauge).
+    MemoryUsedBytes => "ws_memory_used_bytes", "", "What is in use of ws_memory_limit_bytes.";
+    /// How little is left (gauge).
+    MemoryPressure => "ws_memory_pressure", "", "0: enough memory; 1: new connections are refused; 2: the largest outboxes are cut.";
+    /// Connections refused for want of memory.
+    MemoryRefused => "ws_memory_relief_total", r#"event="refused""#, "Connections refused, and closed with the largest outboxes, for want of memory.";
+    /// Connections closed for want of memory.
+    MemoryCut => "ws_memory_relief_total", r#"event="cut""#, "Connections refused, and closed with the largest outboxes, for want of memory.";
     /// Pushes accepted by this node.
     PushesAccepted => "ws_pushes_total", r#"result="accepted""#, "Pushes by result.";
     /// Pushes refused by this node.

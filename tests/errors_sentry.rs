@@ -212,3 +212,23 @@ fn an_endpoint_that_does_not_answer_holds_up_neither_the_node_nor_its_end() {
         eventually("it says so", said).await;
     });
 }
+
+#[test]
+fn a_secret_that_came_with_a_reload_is_in_no_report_either() {
+    const NEW_SECRET: &str = "brand-new-for-502-after-a-reload";
+    support::bounded(async {
+        let endpoint = Endpoint::start().await;
+        let cluster = Cluster::start(Setup::ONE, endpoint.config()).await;
+        let (node, new) = (cluster.a(), endpoint.config().text().replace(SECRET, NEW_SECRET));
+        node.write_config(&new);
+        node.signal("HUP");
+        let done = async || node.metric("ws_reloads_total result=\"done\"").await;
+        eventually("the reload", async || done().await == 1.0).await;
+        // Somebody puts it in the wrong place, and what is refused is quoted.
+        node.write_config(&format!("log_format = \"{NEW_SECRET}\"\n{new}"));
+        node.signal("HUP");
+        let event = endpoint.event("the reload is refused").await;
+        assert!(value(&event).contains("log_format = \"***\""), "{event}");
+        assert!(!endpoint.text().contains(NEW_SECRET));
+    });
+}

@@ -39,6 +39,7 @@ fn fixture(groups: Vec<Group>, token: Option<&str>) -> Fixture {
         registry: registry.clone(),
         health: health.clone(),
         pages: Pages::default(),
+        reload: Arc::new(|| Err("nothing to reload here".to_owned())),
         cmdline: ["ws-cluster", "--operator_token", "***"].map(str::to_owned).into(),
         heap_profile: false,
         drain: Order::default(),

@@ -16,6 +16,7 @@ use super::{
     latency, log_level,
     pages::{self, Pages},
     pprof::{self, Pprof},
+    reload::{self, Reload},
     scrape::Scrape,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) struct Handler {
     scrape: Scrape,
     health: Arc<Health>,
     pages: Arc<Pages>,
+    reload: Reload,
     pprof: Rc<Pprof>,
     drain: Drain,
 }
@@ -65,10 +67,10 @@ impl Handler {
         health: Arc<Health>,
         pages: Arc<Pages>,
         pprof: Rc<Pprof>,
-        drain: Drain,
+        (reload, drain): (Reload, Drain),
     ) -> Self {
         let scrape = Scrape::new(registry.clone(), health.clone());
-        Self { groups, token, scrape, registry, health, pages, pprof, drain }
+        Self { groups, token, scrape, registry, health, pages, reload, pprof, drain }
     }
 
     /// The route of a path that this listener serves.
@@ -118,8 +120,13 @@ impl server::Handler for Handler {
         let is_order = takes_orders(url) && head.method == Method::POST;
         // Addresses to be named may be more than fit into a target; nothing is changed by that.
         let may_post = takes_orders(url) || url == Url::PprofSymbol;
-        if !(matches!(head.method, Method::GET | Method::HEAD) || may_post && head.method == Method::POST) {
-            let allowed = if may_post { "GET, HEAD, POST" } else { "GET, HEAD" };
+        let may_get = url != Url::Reload && matches!(head.method, Method::GET | Method::HEAD);
+        if !(may_get || may_post && head.method == Method::POST) {
+            let allowed = match (url, may_post) {
+                (Url::Reload, _) => "POST",
+                (_, true) => "GET, HEAD, POST",
+                (_, false) => "GET, HEAD",
+            };
             return Preview::answer(url, Response::from(NOT_ALLOWED).with(ALLOW, HeaderValue::from_static(allowed)));
         }
         if matches!(url, Url::Live | Url::Ready | Url::Health) {
@@ -142,6 +149,7 @@ impl server::Handler for Handler {
             Some(Url::Latency) => latency::page(&self.registry),
             Some(Url::Index) => self.index(),
             Some(Url::LogLevel) => log_level::answer(&request, request.head.method == Method::POST),
+            Some(Url::Reload) => reload::answer(&self.reload).await,
             Some(Url::Drain) => self.drain.answer(request.head.method == Method::POST),
             Some(Url::OpenApi | Url::Swagger) => self.pages.response(&request.head),
             Some(url) if pprof::serves(url) => self.pprof.answer(url, request).await,
@@ -162,6 +170,7 @@ fn operators_route(groups: &[Group], path: &str) -> Option<Url> {
         pages::DOCUMENT if groups.contains(&Group::Swagger) => Some(Url::OpenApi),
         path if pages::is_page(path) && groups.contains(&Group::Swagger) => Some(Url::Swagger),
         "/admin/log-level" if groups.contains(&Group::Pprof) => Some(Url::LogLevel),
+        "/admin/reload" if groups.contains(&Group::Pprof) => Some(Url::Reload),
         "/admin/drain" if groups.contains(&Group::Pprof) => Some(Url::Drain),
         _ if groups.contains(&Group::Pprof) => pprof::route(path),
         _ => None,
@@ -189,7 +198,7 @@ fn password_of(given: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether a POST to this route changes something.
 fn takes_orders(url: Url) -> bool {
-    matches!(url, Url::LogLevel | Url::Drain)
+    matches!(url, Url::LogLevel | Url::Reload | Url::Drain)
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

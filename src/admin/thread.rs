@@ -13,6 +13,7 @@ use super::{
     order::Order,
     pages::Pages,
     pprof::{self, Pprof},
+    reload::Reload,
 };
 use crate::{
     health::Health,
@@ -42,7 +43,6 @@ pub struct Listener {
 }
 
 /// What the thread works with.
-#[derive(Debug)]
 pub struct Operators {
     /// Where it listens.
     pub listeners: Vec<Listener>,
@@ -56,6 +56,8 @@ pub struct Operators {
     pub health: Arc<Health>,
     /// What the API's pages are told.
     pub pages: Pages,
+    /// Carries out an order to reload.
+    pub reload: Reload,
     /// The program and its arguments as operators may see them: secrets starred.
     pub cmdline: Vec<String>,
     /// Whether the heap is sampled from the start.
@@ -117,7 +119,8 @@ fn run(operators: Operators, stop: &Order) {
 }
 
 async fn serve(operators: Operators, stop: &Order) {
-    let Operators { listeners, token, limits, registry, health, pages, cmdline, drain, drain_time, .. } = operators;
+    let Operators { listeners, token, limits, registry, health, pages, reload, cmdline, drain, drain_time, .. } =
+        operators;
     let counters = registry.register("operators");
     let (token, pages) = (token.map(Arc::new), Arc::new(pages));
     let pprof = Rc::new(Pprof::new(&cmdline, counters.clone()));
@@ -130,7 +133,7 @@ async fn serve(operators: Operators, stop: &Order) {
             health.clone(),
             pages.clone(),
             pprof.clone(),
-            drain.clone(),
+            (reload.clone(), drain.clone()),
         );
         let server = Server::new(handler, limits.clone(), counters.clone());
         let socket = match listener.source {

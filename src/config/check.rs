@@ -24,6 +24,7 @@ const RELATIONS: &[(&str, &str, &str)] = &[
     ("deflate_bytes_min", "deflate_bytes_max", "what is between them is compressed"),
     ("heartbeat", "ping_after", "a client that keeps its heartbeat needs no ping"),
     ("request_timeout", "request_timeout_max", "the default is one of the allowed"),
+    ("memory_soft_percent", "memory_hard_percent", "refusing new ones comes before cutting others"),
     ("close_timeout", "drain", "a drain waits for its closes"),
     ("pending_timeout", "http_answer_timeout", "a caller waits for as long as its push does"),
     ("pending_timeout", "idempotency_window", "a retry after a refusal must find its key"),

@@ -30,6 +30,11 @@ with `ws_` the second `WS_` may be left out (`WS_PORT`).
 
 Durations are seconds (`10`, `0.5`) or a number with `ms`, `s`, `m`, `h` or `d` (`\"500ms\"`, `\"5m\"`). Sizes are bytes (`65536`)
 or a whole number with `KiB`, `MiB` or `GiB` (`\"64KiB\"`).
+
+`SIGHUP`, or `POST /admin/reload` on the pprof listener, makes a running node read all of it again: the file, the secrets that it names,
+and the flags and the environment that the process was started with. What is refused changes nothing and is told in one line of the log; what is good is in
+effect without a connection being dropped. The column *reload* says for each key what becomes of a new value: `at once`, for
+`new connections` only, or not before a `restart` (a warning names it, and the rest is applied). `[[projects]]` and `[[tags]]` are in effect at once.
 ";
 
 const FILE: &str = "\
@@ -62,7 +67,8 @@ access = \"public\"
 
 ### `[[projects]]`
 
-Each project is a tenant; nothing crosses projects.
+Each project is a tenant; nothing crosses projects. After a reload new projects, secrets and origins count for the next connection and the next call; the
+connections of a project that is gone are closed (4401), all others stay.
 
 | key | default | what it is |
 |---|---|---|
@@ -79,7 +85,8 @@ the public `key`, as PEM (`-----BEGIN PUBLIC KEY-----`) or base64. |
 ### `[[tags]]`
 
 The first rule that matches a tag counts, for every project; a rule that an earlier one hides is refused. A tag without a rule has
-the defaults.
+the defaults. After a reload the rules hold for tags and subscriptions that are there already: what is queued stays as it is, a shorter history is cut, and who
+may not follow a tag any more follows it no longer and is told so (`denied`), unless a back-end has subscribed it.
 
 | key | default | allowed | what it is | too small | too large |
 |---|---|---|---|---|---|
@@ -115,12 +122,12 @@ pub fn markdown() -> String {
 
 fn table(section: &Section, dev: &Config, prod: &Config) -> String {
     let extremes = section.keys.iter().any(|key| !key.too_small.is_empty());
-    let mut table = String::from("| key | default | allowed | what it is |");
+    let mut table = String::from("| key | default | allowed | reload | what it is |");
     table.push_str(if extremes { " too small | too large |\n" } else { "\n" });
-    table.push_str(if extremes { "|---|---|---|---|---|---|\n" } else { "|---|---|---|---|\n" });
+    table.push_str(if extremes { "|---|---|---|---|---|---|---|\n" } else { "|---|---|---|---|---|\n" });
     for key in section.keys {
-        let (name, what) = (key.name, key.what);
-        table.push_str(&format!("| `{name}` | {} | {} | {what} |", default(key, dev, prod), allowed(key)));
+        let (name, what, reload) = (key.name, key.what, key.applies().words());
+        table.push_str(&format!("| `{name}` | {} | {} | {reload} | {what} |", default(key, dev, prod), allowed(key)));
         if extremes {
             table.push_str(&format!(" {} | {} |", key.too_small, key.too_large));
         }

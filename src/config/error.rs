@@ -56,6 +56,12 @@ impl ConfigError {
         Self { key: key.to_owned(), value: None, source: source.clone(), reason: reason.into() }
     }
 
+    /// The same, and `why` on top.
+    pub(super) fn because(mut self, why: &str) -> Self {
+        self.reason = format!("{}; {why}", self.reason);
+        self
+    }
+
     /// The key that is refused.
     pub fn key(&self) -> &str {
         &self.key

@@ -23,12 +23,36 @@ pub struct Key {
     pub place: fn(&mut Config) -> &mut dyn Value,
     /// Whether its value never shows.
     pub secret: bool,
+    /// When a reload puts it into effect, where that is not the default.
+    applies: Option<Applies>,
     /// What it is.
     pub what: &'static str,
     /// What a value that is too small does.
     pub too_small: &'static str,
     /// What a value that is too large does.
     pub too_large: &'static str,
+}
+
+/// What a reload does with a key that has got another value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// It is in effect as soon as the reload is done.
+    AtOnce,
+    /// It is in effect for connections that are opened from then on.
+    NewConnections,
+    /// It stays as it is, with a warning, until the process is started again.
+    Restart,
+}
+
+impl Applies {
+    /// For the reference.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::NewConnections => "new connections",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// Keys that are told together.
@@ -45,7 +69,7 @@ type Place = fn(&mut Config) -> &mut dyn Value;
 
 impl Key {
     pub(super) const fn new(name: &'static str, kind: Kind, place: Place) -> Self {
-        Self { name, kind, place, secret: false, what: "", too_small: "", too_large: "" }
+        Self { name, kind, place, secret: false, applies: None, what: "", too_small: "", too_large: "" }
     }
 
     /// A number of `unit` between `min` and `max`; times in milliseconds.
@@ -71,6 +95,24 @@ impl Key {
         self
     }
 
+    /// A reload puts it into effect at once.
+    pub(super) const fn live(mut self) -> Self {
+        self.applies = Some(Applies::AtOnce);
+        self
+    }
+
+    /// A reload puts it into effect for new connections.
+    pub(super) const fn for_new(mut self) -> Self {
+        self.applies = Some(Applies::NewConnections);
+        self
+    }
+
+    /// A reload leaves it as it is.
+    pub(super) const fn at_restart(mut self) -> Self {
+        self.applies = Some(Applies::Restart);
+        self
+    }
+
     /// What the key is.
     pub(super) const fn is(mut self, what: &'static str) -> Self {
         self.what = what;
@@ -84,6 +126,21 @@ impl Key {
         self
     }
 
+    /// When a reload puts a new value into effect.
+    pub fn applies(&self) -> Applies {
+        self.applies.unwrap_or(Applies::Restart)
+    }
+
+    /// Whether its value is the same in both.
+    pub fn is_same(&self, one: &Config, other: &Config) -> bool {
+        (self.place)(&mut one.clone()).is_same((self.place)(&mut other.clone()).as_any())
+    }
+
+    /// Gives it in `config` the value that it has in `from`.
+    pub fn copy(&self, config: &mut Config, from: &Config) {
+        (self.place)(config).copy_from((self.place)(&mut from.clone()).as_any());
+    }
+
     /// The value in `config` as TOML.
     pub fn show(&self, config: &Config) -> Option<String> {
         (self.place)(&mut config.clone()).show(&self.kind)
@@ -93,6 +150,18 @@ impl Key {
     pub fn amount_in(&self, config: &Config) -> Option<u64> {
         (self.place)(&mut config.clone()).amount()
     }
+}
+
+/// Keys that a reload puts into effect at once where they do not say otherwise.
+pub(super) const fn live<const N: usize>(mut keys: [Key; N]) -> [Key; N] {
+    let mut place = 0;
+    while place < N {
+        if keys[place].applies.is_none() {
+            keys[place].applies = Some(Applies::AtOnce);
+        }
+        place += 1;
+    }
+    keys
 }
 
 /// Every section in the order in which it is told.
@@ -190,17 +259,20 @@ static NODE: &[Section] = &[
         title: "Compression",
         limits: false,
         keys: &[
-            Key::word("deflate", "`true`, `false`", |c| &mut c.limits.compression.deflate).is(
+            Key::word("deflate", "`true`, `false`", |c| &mut c.limits.compression.deflate).for_new().is(
                 "Whether permessage-deflate is agreed on with clients that offer it. A broadcast is compressed once a core, not once a \
                  recipient. A rule of `[[tags]]` can leave tags out.",
             ),
             Key::number("deflate_level", Unit::Of("level"), 1, 9, |c| &mut c.limits.compression.deflate_level)
+                .live()
                 .is("How hard the compressor tries.")
                 .extremes("Messages of some hundred bytes get a third longer than they need be.", "More time on every core for hardly a byte."),
             Key::number("deflate_bytes_min", Unit::Bytes, 0, 1 << 20, |c| &mut c.limits.compression.deflate_bytes_min)
+                .live()
                 .is("Messages below this are sent plain. So is what does not get smaller.")
                 .extremes("Time on every core for a few bytes of a packet.", "Nothing is compressed."),
             Key::number("deflate_bytes_max", Unit::Bytes, 256, 16 << 20, |c| &mut c.limits.compression.deflate_bytes_max)
+                .live()
                 .is("Messages above this are sent plain: a core does nothing else while it compresses one, about 10 us for each KiB.")
                 .extremes("What would gain most is not compressed.", "One large message delays all others of the core."),
         ],
@@ -242,8 +314,10 @@ static NODE: &[Section] = &[
         limits: false,
         keys: &[
             Key::word("log_level", "`off`, `error`, `warn`, `info`, `debug`", |c| &mut c.log_level)
-                .is("The least important messages that are logged. `POST /admin/log-level` changes it while the node runs."),
+                .live()
+                .is("The least important messages that are logged. `POST /admin/log-level` changes it until the next reload."),
             Key::new("log_targets", Kind::Text("`module=level`, with commas between", is_log_targets), |c| &mut c.log_targets)
+                .live()
                 .is("Modules that are logged at another level, as `ws_cluster::broker=debug,ws_cluster::http=warn`."),
             Key::word("log_format", "`human`, `json`", |c| &mut c.log_format)
                 .is("How a log line looks. Times are UTC; control characters are escaped, values cut at 256 bytes."),

@@ -1,7 +1,7 @@
 //! The keys of the bounds on connections: opening, what they may send, what waits for them, their life.
 
 use super::{
-    keys::{Key, Section},
+    keys::{Key, Section, live},
     value::Unit::{Bytes, Of, Time},
 };
 
@@ -11,12 +11,12 @@ const HOUR: u64 = 60 * MINUTE;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-pub(super) static SECTIONS: &[Section] = &[OPENING, FRAMES, WRITING, LIFE, LOGS];
+pub(super) static SECTIONS: &[Section] = &[OPENING, FRAMES, WRITING, LIFE, MEMORY, LOGS];
 
 const OPENING: Section = Section {
     title: "Limits: opening a connection",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("handshake_timeout", Time, 100, 10 * MINUTE, |c| &mut c.limits.opening.handshake_timeout)
             .is("From accept to the complete head. Absolute: bytes do not move it.")
             .extremes("Clients on slow links cannot connect.", "A slow sender of heads holds a place for longer."),
@@ -76,13 +76,13 @@ const OPENING: Section = Section {
         Key::number("sign_horizon_push", Time, SECOND, 24 * HOUR, |c| &mut c.limits.opening.sign_horizon_push)
             .is("How far ahead `exp` of an HTTP call may be.")
             .extremes("Calls by a clock that runs ahead are refused.", "A stolen call can be repeated for longer."),
-    ],
+    ]),
 };
 
 const FRAMES: Section = Section {
     title: "Limits: what a connection may send",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("user_message_bytes_max", Bytes, 256, 16 * MIB, |c| &mut c.limits.frames.user_message_bytes_max)
             .is("A message from a user; more closes with 1009.")
             .extremes("Requests no longer fit: 1009.", "Each connection may take that much memory."),
@@ -142,13 +142,13 @@ const FRAMES: Section = Section {
         Key::number("push_bytes_max", Bytes, KIB, 16 * MIB, |c| &mut c.limits.frames.push_bytes_max)
             .is("A push's payload; more is a 413.")
             .extremes("Large pushes are refused.", "One push takes that much in every slow connection's outbox."),
-    ],
+    ]),
 };
 
 const WRITING: Section = Section {
     title: "Limits: what waits to be written",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("outbox_bytes_max", Bytes, 16 * KIB, 1 << 30, |c| &mut c.limits.writing.outbox_bytes_max)
             .is("Bytes that wait for one connection; over it a connection is told and closed (4008). At least `push_bytes_max`.")
             .extremes("Short stalls of a link close it.", "A slow connection takes more memory, and what it gets is older."),
@@ -166,15 +166,15 @@ const WRITING: Section = Section {
             .is("Waiting bytes without progress: the connection is reset. Who only waits for current values of `latest` tags is not: nothing is held for it, and `ping_after` finds the dead.")
             .extremes("A phone in a tunnel loses its connection.", "Dead connections hold their outbox for longer."),
         Key::number("unacknowledged_timeout", Time, 100, HOUR, |c| &mut c.limits.writing.unacknowledged_timeout)
-            .is("Sent bytes that the peer does not acknowledge for so long end the connection (`TCP_USER_TIMEOUT`), or for twice `write_timeout` where that is longer.")
+            .for_new().is("Sent bytes that the peer does not acknowledge for so long end the connection (`TCP_USER_TIMEOUT`), or for twice `write_timeout` where that is longer.")
             .extremes("A phone in a tunnel loses its connection.", "Dead connections stay for longer."),
         Key::number("notsent_lowat_bytes", Bytes, KIB, 16 * MIB, |c| &mut c.limits.writing.notsent_lowat_bytes)
             .or_zero("the kernel's default")
-            .is("Unsent bytes in the kernel from which on a socket takes no more (`TCP_NOTSENT_LOWAT`): what waits there ages.")
+            .for_new().is("Unsent bytes in the kernel from which on a socket takes no more (`TCP_NOTSENT_LOWAT`): what waits there ages.")
             .extremes("More wake-ups for backlogs on fast links.", "A slow client sees older values: this many bytes of them."),
         Key::number("send_buffer_bytes", Bytes, 4 * KIB, 64 * MIB, |c| &mut c.limits.writing.send_buffer_bytes)
             .or_zero("as the kernel tunes it")
-            .is("Bytes of one connection in the kernel, sent and not acknowledged ones included (`SO_SNDBUF`; Linux takes twice as much, and `net.core.wmem_max` is a bound).")
+            .for_new().is("Bytes of one connection in the kernel, sent and not acknowledged ones included (`SO_SNDBUF`; Linux takes twice as much, and `net.core.wmem_max` is a bound).")
             .extremes("Far clients get no more than this each round trip.", "Slow clients take more kernel memory."),
         Key::number("write_bytes_max", Bytes, KIB, 4 * MIB, |c| &mut c.limits.writing.write_bytes_max)
             .is("One write to a socket.")
@@ -185,13 +185,13 @@ const WRITING: Section = Section {
         Key::number("payload_guidance_bytes", Bytes, 1, 16 * MIB, |c| &mut c.limits.writing.payload_guidance_bytes)
             .is("Payloads above this are sent, counted, and reported to their publisher.")
             .extremes("Everything is reported.", "Payloads that do not fit one segment go unnoticed."),
-    ],
+    ]),
 };
 
 const LIFE: Section = Section {
     title: "Limits: a connection's life",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("ping_after", Time, 100, HOUR, |c| &mut c.limits.life.ping_after)
             .is("Silence before the server pings. Not less than `heartbeat`.")
             .extremes(
@@ -208,6 +208,7 @@ const LIFE: Section = Section {
                 "Closed connections hold their place for longer.",
             ),
         Key::number("heartbeat", Time, 100, HOUR, |c| &mut c.limits.life.heartbeat)
+            .for_new()
             .is("What clients are told to keep between two `heart`.")
             .extremes("Traffic and wake-ups for nothing.", "The server pings before the client speaks."),
         Key::number("drain", Time, 100, HOUR, |c| &mut c.limits.life.drain)
@@ -216,36 +217,53 @@ const LIFE: Section = Section {
                 "The other nodes are stormed.",
                 "A restart takes long; the orchestrator may kill before the end.",
             ),
-    ],
+    ]),
+};
+
+const MEMORY: Section = Section {
+    title: "Limits: memory",
+    limits: true,
+    keys: &live([
+        Key::number("memory_max_bytes", Bytes, 16 * MIB, 1 << 44, |c| &mut c.limits.memory.memory_max_bytes)
+            .or_zero("the cgroup's bound, or else the machine's memory")
+            .is("What the process may use. In a cgroup that has a bound what the whole cgroup uses counts, its page cache aside; without one, or with this key given, the process's resident memory.")
+            .extremes("Connections are refused and cut while there is room.", "The kernel ends the process before this does anything."),
+        Key::number("memory_soft_percent", Of("percent"), 1, 100, |c| &mut c.limits.memory.memory_soft_percent)
+            .is("Of that so much in use: new connections are refused (503), those that are there go on. Over again 5 points below.")
+            .extremes("New users are refused while there is room.", "Nothing is left between refusing and cutting."),
+        Key::number("memory_hard_percent", Of("percent"), 1, 100, |c| &mut c.limits.memory.memory_hard_percent)
+            .is("Of that so much in use: the connections for which most bytes wait are closed (4008), the largest first, until 5 points below.")
+            .extremes("Slow connections are closed while there is room.", "The kernel may be faster, and ends the process."),
+    ]),
 };
 
 const LOGS: Section = Section {
     title: "Limits: logs and errors",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("log_buffer_bytes_max", Bytes, 64 * KIB, 1 << 30, |c| &mut c.limits.logs.log_buffer_bytes_max)
-            .is("Log lines that wait for the disk or the terminal; nobody waits for room, what no longer fits is lost and counted.")
+            .at_restart().is("Log lines that wait for the disk or the terminal; nobody waits for room, what no longer fits is lost and counted.")
             .extremes("A disk that is full for a moment loses lines.", "More memory while a disk is full."),
         Key::number("log_rotate_bytes", Bytes, 64 * KIB, 1 << 40, |c| &mut c.limits.logs.log_rotate_bytes)
             .or_zero("whatever its length")
-            .is("`log_file` is closed for a new one before it is longer.")
+            .at_restart().is("`log_file` is closed for a new one before it is longer.")
             .extremes("Many files.", "A file that no editor opens; much at once to compress."),
         Key::number("log_keep_files", Of("files"), 1, 100_000, |c| &mut c.limits.logs.log_keep_files)
             .or_zero("any number")
-            .is("Rotated log files that are kept.")
+            .at_restart().is("Rotated log files that are kept.")
             .extremes("What went wrong last night is gone.", "The other two bounds decide alone."),
         Key::number("log_keep_bytes", Bytes, 64 * KIB, 1 << 44, |c| &mut c.limits.logs.log_keep_bytes)
             .or_zero("any number")
-            .is("Bytes of all rotated log files together, as they are on the disk.")
+            .at_restart().is("Bytes of all rotated log files together, as they are on the disk.")
             .extremes("What went wrong last night is gone.", "The disk fills up."),
         Key::number("log_keep_age", Time, MINUTE, 3660 * 24 * HOUR, |c| &mut c.limits.logs.log_keep_age)
             .or_zero("any age")
-            .is("How long a rotated log file is kept.")
+            .at_restart().is("How long a rotated log file is kept.")
             .extremes("What went wrong last night is gone.", "The other two bounds decide alone."),
         Key::number("sentry_events_per_minute", Of("events/min"), 1, 60_000, |c| {
             &mut c.limits.logs.sentry_events_per_minute
         })
-        .is("Errors and panics that are reported, with a burst of 20; the next one tells how many were not.")
+        .at_restart().is("Errors and panics that are reported, with a burst of 20; the next one tells how many were not.")
         .extremes("Of several different errors some are never seen.", "An error in every message uses up what one pays for."),
-    ],
+    ]),
 };

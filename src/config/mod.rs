@@ -1,4 +1,4 @@
-//! Flags, environment and file, once, into one typed structure.
+//! Flags, environment and file, at the start and on each reload, into one typed structure.
 //!
 //! The way of a setting: `cli` and `file` collect what was given as text with its source, `keys` says which
 //! keys there are and where each stands in [`Config`], `check` refuses what cannot work together. Flags win over
@@ -20,6 +20,7 @@ mod number;
 mod projects;
 mod queue_keys;
 mod redis_url;
+pub mod reload;
 pub mod show;
 pub mod sign;
 mod sources;
@@ -34,6 +35,7 @@ pub use error::{ConfigError, Source};
 pub use listeners::{Group, Listener};
 pub use projects::{DEMO_PID, DEMO_SECRET};
 pub use redis_url::RedisUrl;
+pub use reload::{Reloaded, Sources};
 pub use sources::{Environment, Flags};
 pub use values::{Ack, AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, SentryDsn};
 
@@ -136,6 +138,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Where each key that is not at its default was given.
     pub origins: sources::Origins,
+    /// Where it can be read again.
+    pub sources: Sources,
 }
 
 impl Config {
@@ -191,22 +195,31 @@ impl Config {
     /// # Errors
     /// The first key that is unknown, has a bad value or cannot work together with another, and where it was given.
     pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigError> {
+        Self::load_beside(flags, environment, None)
+    }
+
+    /// The same for a node that runs: what cannot change is as it is in `running`.
+    fn load_beside(flags: &Flags, environment: &Environment, running: Option<&Self>) -> Result<Loaded, ConfigError> {
         let file = sources::file_named(flags, environment)?.map(|path| file::read(&path)).transpose()?;
         let given = sources::merge(flags, environment, file.as_ref())?;
-        let mut config = Self::defaults(sources::env_of(&given)?);
+        let env = sources::env_of(&given)?;
+        let mut config = Self::defaults(running.map_or(env, |running| running.env));
         for (key, given) in &given {
             keys::apply(key, &mut config, given)?;
+        }
+        let mut origins = sources::origins(&given);
+        if let Some(running) = running {
+            reload::keep(running, &mut config, &mut origins);
         }
         if let Some(file) = file {
             projects::apply(&mut config, file.projects, environment)?;
             tags::apply(&mut config, file.tags)?;
         }
-        let origins = sources::origins(&given);
         // Nobody asked for it: where it cannot be, it is not.
-        config.demo &= config.has_demo() || origins.contains_key("demo");
+        config.demo &= running.is_some() || config.has_demo() || origins.contains_key("demo");
         demo::add_rules(&mut config);
         let warnings = check::check(&config, &origins)?;
-        Ok(Loaded { config, warnings, origins })
+        Ok(Loaded { config, warnings, origins, sources: Sources::new(flags, environment) })
     }
 
     /// Whether a browser's origin that no project lists is accepted (else only the node's own host is).

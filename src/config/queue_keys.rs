@@ -1,7 +1,7 @@
 //! The keys of the bounds on the queue and on the HTTP API.
 
 use super::{
-    keys::{Key, Section},
+    keys::{Key, Section, live},
     value::Unit::{Bytes, Of, Time},
 };
 
@@ -17,7 +17,7 @@ pub(super) static SECTIONS: &[Section] = &[QUEUE, REQUESTS, HTTP];
 const QUEUE: Section = Section {
     title: "Limits: the way through the queue",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("pending_bytes_max", Bytes, MIB, 64 * GIB, |c| &mut c.limits.queue.pending_bytes_max)
             .is("Records that wait for the queue; more: 503.")
             .extremes(
@@ -40,13 +40,13 @@ const QUEUE: Section = Section {
             .is("The same in bytes; what is reached first counts.")
             .extremes("The window is shorter than it says (there is a metric).", "More memory."),
         Key::number("log_bytes_max", Bytes, MIB, 1 << 40, |c| &mut c.limits.queue.log_bytes_max)
-            .is("The logs' length in the queue.")
+            .at_restart().is("The logs' length in the queue.")
             .extremes("A node that was away comes back to a gap.", "The queue's memory."),
         Key::number("inbox_messages_max", Of("messages"), 64, 16_777_216, |c| &mut c.limits.queue.inbox_messages_max)
-            .is("Messages in a core's inbox before the node stops hearing the queue.")
+            .at_restart().is("Messages in a core's inbox before the node stops hearing the queue.")
             .extremes("One slow core delays all.", "A slow core's memory, and older messages."),
         Key::number("exchange_inbox_max", Of("messages"), 64, 16_777_216, |c| &mut c.limits.queue.exchange_inbox_max)
-            .is("Messages from the cores that wait for the exchange; more are refused (503).")
+            .at_restart().is("Messages from the cores that wait for the exchange; more are refused (503).")
             .extremes("Bursts of pushes are refused.", "Memory, and older messages."),
         Key::number("idempotency_window", Time, SECOND, 24 * HOUR, |c| &mut c.limits.queue.idempotency_window)
             .is("How long an idempotency key is remembered. At least `pending_timeout`.")
@@ -68,15 +68,16 @@ const QUEUE: Section = Section {
             .is("Last values that the queue keeps, at most `tags_max` of them, for nodes that start when its log no longer holds them; those published longest ago give way. The embedded queue keeps none.")
             .extremes("After a restart quiet tags have no snapshot.", "The queue's memory."),
         Key::number("canary_timeout", Time, 500, 10 * MINUTE, |c| &mut c.limits.queue.canary_timeout)
+            .at_restart()
             .is("How long the record that a node sends itself through each shard of the queue may take while the node is ready; it sends one a second.")
             .extremes("A slow moment of the queue takes every node out of the balance.", "A queue that stands still is noticed late."),
-    ],
+    ]),
 };
 
 const REQUESTS: Section = Section {
     title: "Limits: requests to back-ends",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("requests_pending_max", Of("requests"), 1, 16_777_216, |c| {
             &mut c.limits.queue.requests_pending_max
         })
@@ -88,13 +89,13 @@ const REQUESTS: Section = Section {
         Key::number("request_timeout_max", Time, 100, 24 * HOUR, |c| &mut c.limits.queue.request_timeout_max)
             .is("The longest `timeout_ms`.")
             .extremes("Long-running requests cannot be asked.", "Requests that nobody answers stay for longer."),
-    ],
+    ]),
 };
 
 const HTTP: Section = Section {
     title: "Limits: the HTTP API",
     limits: true,
-    keys: &[
+    keys: &live([
         Key::number("http_head_bytes_max", Bytes, KIB, 256 * KIB, |c| &mut c.limits.http.head_bytes_max)
             .is("Request line and headers together; more is a 431.")
             .extremes("Pushes in a query no longer fit.", "Each opening request may take that much memory."),
@@ -139,5 +140,5 @@ const HTTP: Section = Section {
         Key::number("http_online_page_max", Of("users"), 1, 100_000, |c| &mut c.limits.http.online_page_max)
             .is("Users on a page of `/v1/online`.")
             .extremes("Many calls for a whole list.", "One answer takes much memory on every node."),
-    ],
+    ]),
 };

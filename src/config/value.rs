@@ -1,6 +1,7 @@
 //! How one given text becomes a value of a setting's type, and how that is written in a file again.
 
 use std::{
+    any::Any,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -131,8 +132,36 @@ pub enum Kind {
     Word(&'static str),
 }
 
+/// What a reload asks of a place: whether two are the same, and to take the other's value over.
+pub trait Compare {
+    /// The value, for the other one's methods.
+    fn as_any(&self) -> &dyn Any;
+
+    /// Whether `other` is of the same type and equal.
+    fn is_same(&self, other: &dyn Any) -> bool;
+
+    /// Takes over the value of `other`, if it is of the same type.
+    fn copy_from(&mut self, other: &dyn Any);
+}
+
+impl<T: Clone + PartialEq + 'static> Compare for T {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn is_same(&self, other: &dyn Any) -> bool {
+        other.downcast_ref::<T>().is_some_and(|other| self == other)
+    }
+
+    fn copy_from(&mut self, other: &dyn Any) {
+        if let Some(other) = other.downcast_ref::<T>() {
+            self.clone_from(other);
+        }
+    }
+}
+
 /// A place in the configuration that can be read into and shown.
-pub trait Value {
+pub trait Value: Compare {
     /// Reads what was given.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ mod sender;
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError},
     thread,
     time::Instant,
 };
@@ -49,7 +49,13 @@ pub struct Settings {
 
 /// The running reports of the process.
 #[derive(Debug)]
-pub struct Reports(Arc<Queue>);
+pub struct Reports {
+    queue: Arc<Queue>,
+    scrub: Arc<Known>,
+}
+
+#[expect(clippy::disallowed_types, reason = "taken by the thread that sends, and by a reload")]
+type Known = std::sync::RwLock<Scrub>;
 
 static INSTALLED: OnceLock<Reports> = OnceLock::new();
 
@@ -61,7 +67,14 @@ pub fn installed() -> Option<&'static Reports> {
 impl Reports {
     /// Waits until every report has been sent, at most until `end`; whether all have.
     pub fn flush(&self, end: Instant) -> bool {
-        self.0.flush(end)
+        self.queue.flush(end)
+    }
+
+    /// From now on no report holds these either.
+    pub fn learn<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) {
+        let mut known = self.scrub.write().unwrap_or_else(PoisonError::into_inner);
+        let more = known.with(secrets);
+        *known = more;
     }
 
     /// Makes these the reports of the process; a second node in one process (a test) keeps the first one's.
@@ -79,7 +92,10 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let queue = Arc::new(Queue::new(settings.per_minute, clock::now(), counters.clone()));
-    let waiting = queue.clone();
-    thread::Builder::new().name("errors".to_owned()).spawn(move || sender::run(&waiting, settings, &counters))?;
-    Ok((Errors(queue.clone()).with_filter(LevelFilter::ERROR), Reports(queue)))
+    let (waiting, scrub) = (queue.clone(), Arc::new(Known::new(settings.scrub.clone())));
+    let known = scrub.clone();
+    thread::Builder::new()
+        .name("errors".to_owned())
+        .spawn(move || sender::run(&waiting, settings, known, &counters))?;
+    Ok((Errors(queue.clone()).with_filter(LevelFilter::ERROR), Reports { queue, scrub }))
 }

@@ -6,6 +6,8 @@ use std::fmt;
 
 use sentry::protocol::Event;
 
+use crate::limits::SCRUBBED_SECRETS_MAX;
+
 /// Shorter ones are no secrets, and would be found in every word.
 const SECRET_BYTES_MIN: usize = 6;
 const STARS: &str = "***";
@@ -25,6 +27,16 @@ impl Scrub {
         all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         all.dedup();
         Self(all)
+    }
+
+    /// These too; the earlier ones may turn up in a report yet, and go only when there are very many.
+    pub fn with<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut new = Self::new(secrets);
+        let room = SCRUBBED_SECRETS_MAX.saturating_sub(new.0.len());
+        let earlier: Vec<String> = self.0.iter().filter(|secret| !new.0.contains(secret)).take(room).cloned().collect();
+        new.0.extend(earlier);
+        new.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        new
     }
 
     /// `text` without the secrets.
@@ -75,6 +87,8 @@ mod tests {
         let scrub = Scrub::new(["hush hush", "hush hush, longer", "short"]);
         assert_eq!(scrub.text("a hush hush, longer, b hush%20hush c short"), "a ***, b *** c short");
         assert!(!format!("{scrub:?}").contains("hush"));
+        let more = scrub.with(["another one"]);
+        assert_eq!(more.text("another one, hush hush"), "***, ***", "the new and the earlier ones");
         let mut event = Event { message: Some("hush hush".into()), ..Event::default() };
         event.exception = vec![Exception { value: Some("is hush hush".into()), ..Exception::default() }].into();
         event.extra.insert("x".into(), "hush hush".into());

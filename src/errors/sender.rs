@@ -1,6 +1,10 @@
 //! The thread that turns reports into Sentry's events and hands them to its client.
 
-use std::{ffi::c_void, sync::Arc, time::SystemTime};
+use std::{
+    ffi::c_void,
+    sync::{Arc, PoisonError},
+    time::SystemTime,
+};
 
 use sentry::{
     Client, ClientOptions, Transport, TransportFactory, TransportOptions,
@@ -15,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Settings,
+    Known, Settings,
     queue::{Queue, Task},
     report::Report,
 };
@@ -37,9 +41,9 @@ const TELLING: &[&str] = &[
 ];
 
 /// Sends what comes into the queue, for ever.
-pub(super) fn run(queue: &Queue, settings: Settings, counters: &Counters) {
+pub(super) fn run(queue: &Queue, settings: Settings, known: Arc<Known>, counters: &Counters) {
     let node = settings.node;
-    let client = Client::from_config(options(settings));
+    let client = Client::from_config(options(settings, known));
     loop {
         match queue.next() {
             Task::Send(report, turned_away) => {
@@ -55,8 +59,8 @@ pub(super) fn run(queue: &Queue, settings: Settings, counters: &Counters) {
     }
 }
 
-fn options(settings: Settings) -> ClientOptions {
-    let Settings { dsn, node, environment, scrub, .. } = settings;
+fn options(settings: Settings, known: Arc<Known>) -> ClientOptions {
+    let Settings { dsn, node, environment, .. } = settings;
     let mut options = ClientOptions::new()
         .release(format!("ws-cluster@{}", env!("CARGO_PKG_VERSION")))
         .environment(environment)
@@ -66,7 +70,7 @@ fn options(settings: Settings) -> ClientOptions {
         .max_breadcrumbs(0)
         // Its own 30 would be less than what may come here.
         .transport_channel_capacity(REPORTS_WAITING_MAX)
-        .before_send(move |event| Some(scrub.event(event)))
+        .before_send(move |event| Some(known.read().unwrap_or_else(PoisonError::into_inner).event(event)))
         .add_integration(sentry::integrations::contexts::ContextIntegration::new())
         .transport(Patient);
     options.dsn = Some(dsn);

@@ -219,7 +219,7 @@ impl<'a, H: Handler> Connection<'a, H> {
         if self.server.neighbour().is_some_and(|neighbour| neighbour.is_asked_by(&self.socket.input[..length])) {
             return Err(End::Elsewhere);
         }
-        let verdict = head::examine(&self.socket.input[..length], self.server.limits())?;
+        let verdict = head::examine(&self.socket.input[..length], &self.server.limits())?;
         match RequestHeadDecoder.decode(&mut self.socket.input.split_to(length)) {
             Ok(Decoded::Some(parts)) => {
                 let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers, peer: self.peer };
@@ -244,7 +244,7 @@ impl<'a, H: Handler> Connection<'a, H> {
             let undecided = blank_line_allowed && b"\r\n".starts_with(input);
             if !undecided {
                 blank_line_allowed = false;
-                if let Some(length) = scan.advance(input, limits)? {
+                if let Some(length) = scan.advance(input, &limits)? {
                     return Ok(length);
                 }
             }

@@ -82,7 +82,7 @@ impl Preview {
 /// The server of one core: never shared between threads.
 pub struct Server<H> {
     handler: H,
-    limits: HttpLimits,
+    limits: RefCell<Rc<HttpLimits>>,
     counters: Arc<Counters>,
     encoder: Encoder,
     connections: Places,
@@ -101,7 +101,7 @@ impl<H: Handler> Server<H> {
     pub fn new(handler: H, limits: HttpLimits, counters: Arc<Counters>) -> Self {
         Self {
             handler,
-            limits,
+            limits: RefCell::new(Rc::new(limits)),
             counters,
             encoder: Encoder::default(),
             connections: Places::default(),
@@ -166,7 +166,7 @@ impl<H: Handler> Server<H> {
     pub fn accept(self: &Rc<Self>, stream: TcpStream, peer: IpAddr, already_read: BytesMut) {
         let server = self.clone();
         let socket = Socket::new(stream, already_read);
-        if let Some(place) = self.connections.enter(self.limits.connections_max) {
+        if let Some(place) = self.connections.enter(self.limits().connections_max) {
             drop(monoio::spawn(async move {
                 server.serve(socket, peer).await;
                 drop(place);
@@ -192,23 +192,30 @@ impl<H: Handler> Server<H> {
         self.counters.inc(Count::HttpRejected);
         let envelope = Envelope { head_only: false, keep_alive: false, http_11: true };
         let bytes = self.encoder.encode(Fault::OVERLOADED.into(), envelope);
-        if socket.write(bytes, self.limits.write_timeout).await.is_ok() {
+        if socket.write(bytes, self.limits().write_timeout).await.is_ok() {
             socket.linger().await;
         }
     }
 
     pub(super) fn enter(&self) -> Option<InFlight> {
-        let place = self.in_flight.enter(self.limits.in_flight_max);
+        let place = self.in_flight.enter(self.limits().in_flight_max);
         self.counters.inc(if place.is_none() { Count::HttpRejected } else { Count::HttpInFlight });
         place.map(|place| InFlight { _place: place, counters: self.counters.clone() })
     }
 
-    pub(super) fn handler(&self) -> &H {
+    /// Who answers.
+    pub fn handler(&self) -> &H {
         &self.handler
     }
 
-    pub(super) fn limits(&self) -> &HttpLimits {
-        &self.limits
+    /// The bounds as they are now.
+    pub(super) fn limits(&self) -> Rc<HttpLimits> {
+        self.limits.borrow().clone()
+    }
+
+    /// Replaces the bounds; what is under way is held to those it began with.
+    pub fn set_limits(&self, limits: HttpLimits) {
+        self.limits.replace(Rc::new(limits));
     }
 
     pub(super) fn counters(&self) -> &Counters {

@@ -6,7 +6,7 @@
 //! Invariants: what is owed costs the connection nothing, however long it takes; a kept publication is never merged
 //! away: one that is given up for its bound of bytes closes (4008) those who were owed it.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashSet};
 
 use crate::{
     metrics::Count,
@@ -350,34 +350,40 @@ impl Hub {
         }
     }
 
-    /// Replaces the rules of tags; what was queued by the old ones stays.
+    /// Replaces the rules of tags; what was queued by the old ones stays. However many tags change, the sessions are gone
+    /// through once.
     pub fn reload(&mut self, rules: TagRules) {
         self.rules = rules;
+        let (mut reclassed, mut rerated) = (HashSet::new(), HashSet::new());
         for tag in self.tags.slots() {
             let local = self.tags.get_mut(tag);
             let rule = self.rules.find(&local.name);
             if std::mem::replace(&mut local.class, rule.class) != rule.class {
-                // What a tag does not remember any more must not give way.
-                self.sessions.iter_mut().for_each(|(_, session)| session.outbox.settle(tag));
+                reclassed.insert(tag);
             }
-            let local = self.tags.get_mut(tag);
             if std::mem::replace(&mut local.deflate, rule.deflate) != rule.deflate {
                 local.encoded = None;
             }
-            if local.hz_max == rule.hz_max {
-                continue;
+            if std::mem::replace(&mut local.hz_max, rule.hz_max) != rule.hz_max {
+                rerated.insert(tag);
             }
-            local.hz_max = rule.hz_max;
-            let members = self.members_of(tag);
-            members.into_iter().for_each(|subscriber| self.change_stream(subscriber));
+        }
+        if !reclassed.is_empty() {
+            // What a tag does not remember any more must not give way.
+            self.sessions.iter_mut().for_each(|(_, session)| session.outbox.settle_all(|tag| reclassed.contains(&tag)));
+        }
+        if !rerated.is_empty() {
+            self.members_of(&rerated).into_iter().for_each(|subscriber| self.change_stream(subscriber));
         }
     }
 
-    /// All subscriptions of a tag, those included that are asking.
-    fn members_of(&self, tag: u32) -> Vec<Subscriber> {
+    /// All subscriptions of some tags, those included that are asking.
+    fn members_of(&self, tags: &HashSet<u32>) -> Vec<Subscriber> {
         let of_session = |(slot, session): (usize, &super::Session)| {
-            session.membership(tag).map(|membership| Subscriber { slot: super::slot_number(slot), membership })
+            let of_tags = (0..).zip(&session.tags).filter(|(_, membership)| tags.contains(&membership.tag));
+            let slot = super::slot_number(slot);
+            of_tags.map(|(membership, _)| Subscriber { slot, membership }).collect::<Vec<_>>()
         };
-        self.sessions.iter().filter_map(of_session).collect()
+        self.sessions.iter().flat_map(of_session).collect()
     }
 }

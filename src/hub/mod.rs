@@ -21,6 +21,7 @@ mod replay;
 mod stamped;
 
 mod expiry;
+mod relief;
 
 use std::{
     cmp::Reverse,
@@ -155,6 +156,14 @@ impl Hub {
             wall_us: 0,
             scratch: Vec::new(),
         }
+    }
+
+    /// Replaces the bounds; what waits already and is beyond them stays.
+    pub fn set_limits(&mut self, limits: Arc<Limits>, outboxes_bytes_max: usize) {
+        if self.settings.limits.compression != limits.compression {
+            self.compressor = Compressor::new(&limits.compression, self.counters.clone());
+        }
+        (self.settings.limits, self.settings.outboxes_bytes_max) = (limits, outboxes_bytes_max);
     }
 
     /// Tells the time; everything until the next call happens then.

@@ -143,9 +143,14 @@ impl Outbox {
 
     /// The values of a tag give way no more: their subscription is over.
     pub fn settle(&mut self, tag: u32) {
+        self.settle_all(|other| other == tag);
+    }
+
+    /// The values of the tags that `is_settled` names give way no more.
+    pub fn settle_all(&mut self, is_settled: impl Fn(u32) -> bool) {
         for item in &mut self.items {
             if let Item::Value(frame, of) = item
-                && of.tag == tag
+                && is_settled(of.tag)
             {
                 self.values -= 1;
                 *item = Item::Frame(frame.clone());

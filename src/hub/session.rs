@@ -82,6 +82,8 @@ pub(super) struct Membership {
     pub again_gap: bool,
     /// Questions to the exchange that are open.
     pub questions: u8,
+    /// A back-end has subscribed it, whatever the rules say of the user.
+    pub ordered: bool,
 }
 
 impl Membership {

@@ -320,6 +320,7 @@ impl Membership {
             again: false,
             again_gap: false,
             questions: 1,
+            ordered: false,
         }
     }
 }

@@ -75,6 +75,8 @@ labels!(
         Swagger => "/swagger",
         /// What is logged.
         LogLevel => "/admin/log-level",
+        /// The configuration, read again.
+        Reload => "/admin/reload",
         /// The end of the node in good order.
         Drain => "/admin/drain",
         /// The operators' index.

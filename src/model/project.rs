@@ -48,7 +48,7 @@ pub enum RequestRouting {
 }
 
 /// One tenant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
     /// Its name.
     pub pid: Pid,
@@ -63,7 +63,7 @@ pub struct Project {
 }
 
 /// All projects of a node, by pid; replaced whole on a reload.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Projects(Arc<HashMap<Pid, Project, ahash::RandomState>>);
 
 impl Projects {

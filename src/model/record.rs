@@ -323,6 +323,16 @@ impl Record {
         shard_of(pid, name, shards)
     }
 
+    /// The bytes of its payload: of a push or a request; others have none.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Record::Publication(publication) => publication.payload.len(),
+            Record::Push(push) => push.payload.len(),
+            Record::Request(request) => request.payload.len(),
+            _ => 0,
+        }
+    }
+
     /// Where its stamp stands, if it is a push.
     pub fn stamp_mut(&mut self) -> Option<&mut Stamp> {
         match self {

@@ -24,7 +24,11 @@ use crate::{
     shard::{self, Admission, Core, Driven, Driver, Gateway, GatewaySettings},
 };
 
-use super::{api::SharedListener, last_words};
+use super::{
+    api::SharedListener,
+    last_words,
+    orders::{self, Order},
+};
 
 /// Status of a process whose core has died.
 const STATUS_CORE_DIED: i32 = 101;
@@ -43,6 +47,8 @@ pub(super) struct CoreParts {
     pub counters: Arc<Counters>,
     /// To the core.
     pub inbox: Arc<Mailbox<ToCore>>,
+    /// Orders of the node's own threads.
+    pub orders: Arc<Mailbox<Order>>,
     /// From the core.
     pub outgoing: Arc<Mailbox<FromCore>>,
     /// The node's health.
@@ -63,10 +69,11 @@ pub(super) struct CoreParts {
 ///
 /// Errors: the thread or its runtime cannot be had.
 pub(super) fn start(parts: CoreParts) -> io::Result<Driven> {
-    let core = parts.hub.core;
+    let (core, health) = (parts.hub.core, parts.health.clone());
     let (tell, told) = mpsc::sync_channel(1);
     thread::Builder::new().name(format!("core-{core}")).spawn(move || {
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| run(parts, tell)));
+        health.set_dead();
         tracing::error!(core, panicked = ended.is_err(), "a core has ended; the process ends with it");
         last_words::exit(STATUS_CORE_DIED, LAST_WORDS_OF_A_CORE_MAX);
     })?;
@@ -109,6 +116,7 @@ async fn serve(parts: CoreParts, driven: Driven) -> io::Result<()> {
     monoio::spawn(core.clone().walk());
     monoio::spawn(shard::tick(core.clone()));
     monoio::spawn(gateway.clone().hear(core.clone(), parts.inbox));
+    monoio::spawn(orders::obey(parts.orders, core.clone(), gateway.clone(), api.clone()));
     for (listener, operators) in parts.ws {
         let listener = TcpListener::from_std(listener)?;
         let fallback = operators.map(|shared| shared.fallback(counters.clone()));

@@ -6,7 +6,7 @@
 
 use std::{
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -15,12 +15,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     broker::log::{Log, LogEvent, LogEvents},
     clock,
-    exchange::{Effect, Exchange, Input, Now},
+    exchange::{Effect, Exchange, ExchangeRules, Input, Now},
     health::{Facts, Health, State},
     inbox::Mailbox,
     metrics::{Count, Counters, latency::Stage},
     model::{AckTo, FromCore, MovePlan, Record, ToCore, record::Taking},
     router::Router,
+    shard::Admission,
     traces::{Part, Stamper},
 };
 
@@ -31,6 +32,15 @@ const TICK: Duration = Duration::from_millis(100);
 /// Events of the log that are applied before their effects are carried out.
 const EVENTS_PER_TURN: usize = 256;
 
+/// What a reload replaces in the exchange, and who is told that it has.
+#[derive(Debug)]
+pub(super) struct NewRules {
+    /// The rules.
+    pub rules: ExchangeRules,
+    /// Told once they are in effect.
+    pub done: SyncSender<()>,
+}
+
 /// The exchange with its ways in and out.
 pub(super) struct ExchangeLoop {
     exchange: Exchange,
@@ -38,6 +48,10 @@ pub(super) struct ExchangeLoop {
     events: LogEvents,
     from_cores: Arc<Mailbox<FromCore>>,
     to_cores: Vec<Arc<Mailbox<ToCore>>>,
+    reloads: Arc<Mailbox<NewRules>>,
+    admission: Option<Admission>,
+    /// What the other nodes were told last.
+    taking: Taking,
     health: Arc<Health>,
     counters: Arc<Counters>,
     stamper: Stamper,
@@ -70,6 +84,9 @@ impl ExchangeLoop {
             events,
             from_cores,
             to_cores,
+            reloads: Mailbox::new(1),
+            admission: None,
+            taking: Taking::default(),
             health,
             counters,
             stamper,
@@ -83,15 +100,21 @@ impl ExchangeLoop {
         }
     }
 
+    /// The same, taking new rules from `reloads`, and no more connections than `admission` has memory for.
+    pub fn beside(self, reloads: Arc<Mailbox<NewRules>>, admission: Admission) -> Self {
+        Self { reloads, admission: Some(admission), ..self }
+    }
+
     /// Runs until the future is dropped, which loses nothing, or the log says that it can never work. `ready` is
     /// called once, when the tables are filled.
     pub async fn run(&mut self, mut ready: impl FnMut()) -> String {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut messages, mut events) = (Vec::new(), Vec::new());
-        let from_cores = self.from_cores.clone();
+        let (from_cores, reloads, mut new_rules) = (self.from_cores.clone(), self.reloads.clone(), Vec::new());
         loop {
             tokio::select! {
+                () = reloads.receive(&mut new_rules) => new_rules.drain(..).for_each(|new| self.reload(new)),
                 () = from_cores.receive(&mut messages) => {
                     let now = clock::now();
                     for message in messages.drain(..) {
@@ -139,6 +162,13 @@ impl ExchangeLoop {
     /// The log, to be closed while this runs on.
     pub fn log(&self) -> Rc<Log> {
         self.log.clone()
+    }
+
+    fn reload(&mut self, new: NewRules) {
+        self.log.reload(new.rules.limits.clone());
+        self.exchange.reload(new.rules);
+        // Nobody waits any more: then it took too long, and that has been told.
+        let _ = new.done.try_send(());
     }
 
     fn core_says(&mut self, message: FromCore, now: Instant) {
@@ -244,16 +274,20 @@ impl ExchangeLoop {
     /// Where the facts put the node; if that is somewhere else, everybody learns it.
     fn judge(&mut self) {
         let state = self.facts.state();
-        if state == self.health.state() {
-            return;
-        }
-        tracing::info!(state = state.word(), "the node's state");
-        self.health.set(state);
+        let is_short = self.admission.as_ref().is_some_and(Admission::is_short_of_memory);
         let taking = match state {
+            State::Ready if is_short => Taking::NotNow,
             State::Ready => Taking::Yes,
             State::Draining => Taking::Leaving,
             State::Starting | State::QueueUnavailable | State::Fenced => Taking::NotNow,
         };
+        if state != self.health.state() {
+            tracing::info!(state = state.word(), "the node's state");
+            self.health.set(state);
+        }
+        if std::mem::replace(&mut self.taking, taking) == taking {
+            return;
+        }
         self.exchange.take_users(taking, &mut self.effects);
         self.route();
     }

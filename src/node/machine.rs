@@ -1,21 +1,7 @@
-//! What the machine gives this process: memory, open files, cores.
+//! What the machine gives this process: open files, cores.
 #![expect(unsafe_code, reason = "the file limit is read and raised by system calls that std does not have")]
 
-use std::{fs, num::NonZero, thread};
-
-/// Memory that the process may use, in bytes: its cgroup's bound, or the machine's memory.
-pub(super) fn memory_bytes() -> u64 {
-    let of_cgroup = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    of_cgroup.unwrap_or_else(machine_memory_bytes)
-}
-
-fn machine_memory_bytes() -> u64 {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
-    // Without /proc one gibibyte is a guess that harms nobody.
-    kib.map_or(1 << 30, |kib| kib * 1024)
-}
+use std::{num::NonZero, thread};
 
 /// Cores that the process may run on.
 pub(super) fn cores() -> u8 {

@@ -9,6 +9,7 @@
 mod api;
 mod banner;
 mod canary;
+mod cgroup;
 mod cores;
 mod demo;
 mod drain;
@@ -16,7 +17,10 @@ mod exchange_loop;
 mod last_words;
 mod listen;
 mod machine;
+mod memory;
 mod observe;
+mod orders;
+mod reload;
 mod resuming;
 mod start;
 mod stop;
@@ -36,7 +40,7 @@ pub fn run(loaded: Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match start::start(loaded.config, registry) {
+    match start::start(loaded.config, loaded.sources, registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("failed to start: {error}");

@@ -46,9 +46,26 @@ pub(super) fn cannot_log(error: &io::Error) {
     let _ = writeln!(io::stderr(), "ws-cluster: failed to start: {error}");
 }
 
-fn log_settings(config: &Config) -> io::Result<logs::Settings> {
+/// Takes over what a reload may change: what is logged, and what no report may hold.
+pub(super) fn reload(config: &Config) {
+    if let Some(reports) = errors::installed() {
+        reports.learn(secrets(config).iter().map(String::as_str));
+    }
+    let (Some(logs), Some(directives)) = (logs::installed(), directives(config)) else { return };
+    let now = directives.to_string();
+    let before = logs.control().set(directives).to_string();
+    if before != now {
+        tracing::warn!(before, now, "the log level was changed by a reload");
+    }
+}
+
+fn directives(config: &Config) -> Option<Directives> {
     let (level, targets) = (config.log_level, config.log_targets.as_deref());
-    let directives = targets.map_or_else(|| level.to_string(), |targets| format!("{level},{targets}"));
+    let text = targets.map_or_else(|| level.to_string(), |targets| format!("{level},{targets}"));
+    Directives::parse(&text).ok()
+}
+
+fn log_settings(config: &Config) -> io::Result<logs::Settings> {
     let limits = &config.limits.logs;
     let file = config.log_file.as_ref().map(|path| logs::FileSettings {
         path: PathBuf::from(path),
@@ -57,7 +74,7 @@ fn log_settings(config: &Config) -> io::Result<logs::Settings> {
         compress: config.log_compress,
     });
     Ok(logs::Settings {
-        directives: Directives::parse(&directives).map_err(|_| io::Error::other("the log level is none"))?,
+        directives: directives(config).ok_or_else(|| io::Error::other("the log level is none"))?,
         form: match config.log_format {
             LogFormat::Json => Form::Json { node: config.node },
             LogFormat::Human => Form::Human { target: config.env == Env::Dev },

@@ -19,14 +19,14 @@ use crate::{
         memory::Memory,
         redis::{Redis, RedisSettings, TlsFiles},
     },
-    config::{self, Config, Group, QueueKind},
-    exchange::{Exchange, ExchangeRules, ExchangeSettings},
+    config::{self, Config, Group, QueueKind, Sources},
+    exchange::{Exchange, ExchangeSettings},
     health::Health,
     http::api::PageOrigin,
     hub::HubSettings,
     inbox::Mailbox,
     limits::TRACE_FLUSH_TIMEOUT,
-    metrics::Registry,
+    metrics::{Counters, Registry},
     model::{Boot, FromCore, ToCore},
     router::Router,
     shard::{Admission, AuthReject, Driver, GatewaySettings},
@@ -42,8 +42,12 @@ use super::{
     cores::CoreParts,
     demo,
     drain::{self, Cause},
-    exchange_loop::ExchangeLoop,
-    listen, machine, stop,
+    exchange_loop::{ExchangeLoop, NewRules},
+    listen, machine,
+    memory::{self, Thresholds, Watch},
+    orders::{ORDERS_MAX, Order},
+    reload::{Parts, Reloader, exchange_rules},
+    stop,
 };
 
 /// One bound address and what it serves.
@@ -72,19 +76,44 @@ struct Shared {
     traces: Traces,
     from_cores: Arc<Mailbox<FromCore>>,
     to_cores: Vec<Arc<Mailbox<ToCore>>>,
+    /// Of the node's own threads to each core.
+    orders: Vec<Arc<Mailbox<Order>>>,
+    /// Of a reload to the exchange.
+    new_rules: Arc<Mailbox<NewRules>>,
+    admission: Admission,
+    /// What the node counts as a whole.
+    counters: Arc<Counters>,
+    reloader: Arc<Reloader>,
     router: Router,
     /// An operator's order to drain.
     drain: admin::Order,
 }
 
 /// Starts a node and runs it to its end.
-pub(super) fn start(config: Config, registry: Registry) -> io::Result<()> {
+pub(super) fn start(config: Config, sources: Sources, registry: Registry) -> io::Result<()> {
     let cores = if config.cores == 0 { machine::cores() } else { config.cores };
     let files_max = machine::raise_file_limit();
     let mut bound = bind(&config, cores)?;
     let queue = &config.limits.queue;
     let traces = start_traces(&config, &registry)?;
+    let orders: Vec<_> = (0..cores).map(|_| Mailbox::new(ORDERS_MAX)).collect();
+    let (new_rules, counters) = (Mailbox::new(ORDERS_MAX), registry.register("node"));
+    let admission = Admission::new(config.limits.opening.clone(), files_max, config.trusted_proxies.clone());
+    let memory = Thresholds::new(config.limits.memory.clone());
+    Watch::start(&memory, admission.clone(), orders.clone(), counters.clone())?;
+    let parts = Parts {
+        cores: orders.clone(),
+        exchange: new_rules.clone(),
+        admission: admission.clone(),
+        memory,
+        counters: counters.clone(),
+    };
     let shared = Shared {
+        reloader: Reloader::new(sources, config.clone(), parts),
+        orders,
+        new_rules,
+        admission,
+        counters,
         boot: random_boot(),
         cores,
         health: Health::new(config.node),
@@ -97,7 +126,7 @@ pub(super) fn start(config: Config, registry: Registry) -> io::Result<()> {
         config,
     };
     let operators = start_operators(&shared, &mut bound)?;
-    start_cores(&shared, &mut bound, files_max)?;
+    start_cores(&shared, &mut bound)?;
     banner::addresses(&bound);
     demo::start(&shared.config, banner::address_of(&bound, Group::Http), &shared.health, &shared.registry)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -116,7 +145,7 @@ fn start_traces(config: &Config, registry: &Registry) -> io::Result<Traces> {
 /// Joins the queue, runs the exchange, and stops when it is told to.
 async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let config = &shared.config;
-    let counters = shared.registry.register("node");
+    let counters = shared.counters.clone();
     let settings = LogSettings {
         node: config.node,
         boot: shared.boot,
@@ -135,12 +164,7 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
         // What the embedded queue holds ends with the node.
         retains: config.queue == QueueKind::Redis,
         public_addr: banner::public_address(config, bound),
-        rules: ExchangeRules {
-            limits: config.limits.queue.clone(),
-            opening: config.limits.opening.clone(),
-            tags: config.tags.clone(),
-            projects: config.projects.clone(),
-        },
+        rules: exchange_rules(config),
     };
     let exchange = Exchange::new(settings, counters.clone());
     let log = (Rc::new(log), events);
@@ -149,14 +173,15 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let canary = Canary::new(config.node, shared.boot, config.shards, config.limits.queue.canary_timeout);
     let health = shared.health.clone();
     let routed = (canary, shared.router.clone());
-    let mut exchange = ExchangeLoop::new(exchange, log, mailboxes, health, stamper, counters, routed);
-    let mut signals = stop::Signals::new()?;
+    let exchange = ExchangeLoop::new(exchange, log, mailboxes, health, stamper, counters, routed);
+    let mut exchange = exchange.beside(shared.new_rules.clone(), shared.admission.clone());
+    let mut signals = stop::Signals::new(shared.reloader.clone())?;
     let cause = tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),
         () = signals.stop() => Cause::Signal,
         () = shared.drain.given() => Cause::Order,
     };
-    drain::drain(exchange, &shared.registry, &config.limits.life, signals, cause).await;
+    drain::drain(exchange, &shared.registry, &shared.reloader.life(), signals, cause).await;
     Ok(())
 }
 
@@ -231,7 +256,9 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
         let sockets = bound.sockets.drain(..).map(admin::Source::Own);
         listeners.extend(sockets.map(|source| admin::Listener { source, groups: groups.clone() }));
     }
+    let reloader = shared.reloader.clone();
     admin::start(admin::Operators {
+        reload: Arc::new(move || reloader.order()),
         listeners,
         token: shared.config.operator_token.clone(),
         limits: shared.config.limits.http.clone(),
@@ -245,14 +272,8 @@ fn start_operators(shared: &Shared, bound: &mut [Bound]) -> io::Result<admin::Ru
     })
 }
 
-fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Result<()> {
+fn start_cores(shared: &Shared, bound: &mut [Bound]) -> io::Result<()> {
     let Shared { config, cores, .. } = shared;
-    let admission = Admission::new(config.limits.opening.clone(), files_max, config.trusted_proxies.clone());
-    let writing = &config.limits.writing;
-    let outboxes = match writing.outboxes_bytes_max {
-        0 => usize::try_from(machine::memory_bytes() / 4).unwrap_or(usize::MAX),
-        bytes => bytes,
-    };
     let limits = Arc::new(config.limits.clone());
     let pages_at = banner::address_of(bound, Group::Swagger);
     let page = demo::page(config, banner::address_of(bound, Group::WebSocket));
@@ -272,7 +293,7 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 core,
                 limits: limits.clone(),
                 rules: config.tags.clone(),
-                outboxes_bytes_max: outboxes / usize::from(*cores),
+                outboxes_bytes_max: memory::outboxes_bytes_max(&limits, *cores),
             },
             gateway: gateway_settings(shared),
             api: ApiParts {
@@ -285,9 +306,10 @@ fn start_cores(shared: &Shared, bound: &mut [Bound], files_max: usize) -> io::Re
                 demo: page.clone(),
                 operators: operators.clone(),
             },
-            admission: admission.clone(),
+            admission: shared.admission.clone(),
             counters: shared.registry.register(&core.to_string()),
             inbox: shared.to_cores[usize::from(core)].clone(),
+            orders: shared.orders[usize::from(core)].clone(),
             outgoing: shared.from_cores.clone(),
             health: shared.health.clone(),
             ws: take(&[Group::WebSocket]),
@@ -317,7 +339,6 @@ fn gateway_settings(Shared { config, traces, router, .. }: &Shared) -> GatewaySe
             config::AuthReject::Close => AuthReject::Close,
             config::AuthReject::Http => AuthReject::Http,
         },
-        request_timeout: config.limits.queue.request_timeout,
         own_origin_only: !config.any_origin_by_default(),
         stage_latency: config.stage_latency,
         traces: traces.clone(),

@@ -1,11 +1,14 @@
 //! The signals of a node.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT, which stop the node, and SIGHUP, which must not.
+use super::reload::Reloader;
+
+/// SIGTERM and SIGINT, which stop the node, and SIGHUP, which has it read its configuration again.
 pub(super) struct Signals {
+    reloader: Arc<Reloader>,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -13,8 +16,9 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Listens from now on.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(reloader: Arc<Reloader>) -> io::Result<Self> {
         Ok(Self {
+            reloader,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -27,7 +31,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP: this version does not reload; nothing is changed"),
+                _ = self.hangup.recv() => self.reloader.in_background(),
             }
         }
     }

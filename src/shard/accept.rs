@@ -1,6 +1,13 @@
 //! Accepting: at a bounded rate, within the caps, and through a file limit that is reached.
 
-use std::{fs::File, io, net::SocketAddr, panic::AssertUnwindSafe, rc::Rc, time::Duration};
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use monoio::net::{TcpListener, TcpStream};
@@ -31,13 +38,20 @@ pub async fn accept<S: Service>(
     let mut bucket = Bucket::new(per_second, per_second, clock::now());
     // Given up for a moment when no descriptor is left, so that a waiting peer can be told by a close.
     let mut reserve = File::open("/dev/null").ok();
+    let mut generation = core.generation();
     loop {
+        if std::mem::replace(&mut generation, core.generation()) != core.generation() {
+            let per_second = core.limits().opening.accepts_per_second;
+            bucket.set_rate(per_second, per_second);
+        }
         let wait = bucket.take(1, clock::now());
         if !wait.is_zero() {
             monoio::time::sleep(wait).await;
         }
         match listener.accept().await {
             Ok((stream, address)) => admit(&core, &service, stream, address, &admission, fallback.clone()),
+            // That peer is gone; the next one may be there.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
             Err(error) => pause(&core, &error, &listener, &mut reserve).await,
         }
     }

@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,15 +28,16 @@ pub struct Admission(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    limits: OpeningLimits,
-    connections_max: usize,
+    files_max: usize,
+    is_short_of_memory: AtomicBool,
     trusted_proxies: Networks,
     hasher: ahash::RandomState,
     counts: Lock<Counts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    limits: OpeningLimits,
     connections: usize,
     addresses: HashMap<IpAddr, u32, ahash::RandomState>,
     /// By a hash of project and user: a collision refuses one connection too many at worst.
@@ -70,15 +74,40 @@ impl Admission {
     /// An account that admits at most what `limits` and the file limit (`files_max`) allow. Connections of
     /// `trusted_proxies` count for the addresses that those name.
     pub fn new(limits: OpeningLimits, files_max: usize, trusted_proxies: Networks) -> Self {
-        let connections_max = limits.connections_max.min(files_max / 5 * 4);
-        let (hasher, counts) = (ahash::RandomState::new(), Lock::default());
-        Self(Arc::new(Shared { limits, connections_max, trusted_proxies, hasher, counts }))
+        let (hasher, is_short_of_memory) = (ahash::RandomState::new(), AtomicBool::new(false));
+        let counts = Lock::new(Counts {
+            limits,
+            connections: 0,
+            addresses: HashMap::default(),
+            users: HashMap::default(),
+            failures: HashMap::default(),
+        });
+        Self(Arc::new(Shared { files_max, is_short_of_memory, trusted_proxies, hasher, counts }))
+    }
+
+    /// Replaces the bounds. Who is there stays, also beyond them.
+    pub fn reload(&self, limits: OpeningLimits) {
+        self.counts().limits = limits;
+    }
+
+    /// Says whether memory is too short for new connections.
+    pub fn set_short_of_memory(&self, is_short: bool) {
+        self.0.is_short_of_memory.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Whether memory is too short for new connections.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.0.is_short_of_memory.load(Ordering::Relaxed)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a connection.
     pub fn connection(&self) -> Result<Permit, NotAdmitted> {
-        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.connections >= self.0.connections_max {
+        let mut counts = self.counts();
+        if counts.connections >= counts.limits.connections_max.min(self.0.files_max / 5 * 4) {
             return Err(NotAdmitted::Node);
         }
         counts.connections += 1;
@@ -87,8 +116,8 @@ impl Admission {
 
     /// A place for a connection from `address`.
     pub fn address(&self, address: IpAddr) -> Result<Permit, NotAdmitted> {
-        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let per_address = self.0.limits.connections_per_address;
+        let mut counts = self.counts();
+        let per_address = counts.limits.connections_per_address;
         let held = counts.addresses.entry(address).or_default();
         if per_address > 0 && *held as usize >= per_address {
             return Err(NotAdmitted::Address);
@@ -118,10 +147,10 @@ impl Admission {
     /// A place for a connection of a user. With `kick_oldest` there always is one: somebody else ends the oldest.
     pub fn user(&self, pid: &str, uid: &str) -> Result<Permit, NotAdmitted> {
         let key = self.0.hasher.hash_one((pid, uid));
-        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts();
+        let (per_user, kicks) = (counts.limits.connections_per_uid, counts.limits.kick_oldest);
         let held = counts.users.entry(key).or_default();
-        let per_user = self.0.limits.connections_per_uid;
-        if per_user > 0 && !self.0.limits.kick_oldest && *held as usize >= per_user {
+        if per_user > 0 && !kicks && *held as usize >= per_user {
             return Err(NotAdmitted::User);
         }
         *held += 1;
@@ -130,7 +159,7 @@ impl Admission {
 
     /// Books a failure to sign in.
     pub fn failed(&self, address: IpAddr, now: Instant) {
-        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts();
         if counts.failures.len() >= FAILURES_MAX {
             counts.failures.retain(|_, (since, _)| now.saturating_duration_since(*since) < MINUTE);
         }
@@ -147,16 +176,17 @@ impl Admission {
 
     /// Whether the address has failed too often in the last minute to be listened to.
     pub fn is_barred(&self, address: IpAddr, now: Instant) -> bool {
-        let counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts();
+        let failures_max = counts.limits.failed_credentials_per_minute;
         counts.failures.get(&address).is_some_and(|(since, failures)| {
-            *failures >= self.0.limits.failed_credentials_per_minute && now.saturating_duration_since(*since) < MINUTE
+            *failures >= failures_max && now.saturating_duration_since(*since) < MINUTE
         })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.admission.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.admission.counts();
         match self.place {
             Place::Connection => counts.connections -= 1,
             Place::Address(address) => give_back(&mut counts.addresses, address),

@@ -36,6 +36,8 @@ struct Reader<S: Service> {
     peer: S::Peer,
     decoder: Decoder,
     throttle: Throttle,
+    /// Whose bounds the decoder and the throttle have (see [`Core::generation`]).
+    generation: u32,
     /// Received and not handled yet: what came behind the handshake, or the rest of a turn that was over.
     rest: Vec<u8>,
 }
@@ -67,11 +69,11 @@ pub async fn serve<S: Service>(
 ) {
     let known = core.with_hub(|hub| hub.session(id).map(|session| (session.role(), session.deflate())));
     let (role, deflate) = known.unwrap_or((Role::User, None));
-    let frames = &core.limits().frames;
     let bytes_max = service.message_bytes_max(&core, role);
-    let decoder = Decoder::new(bytes_max, frames.fragments_max).with_deflate(deflate.is_some());
+    let decoder = Decoder::new(bytes_max, core.limits().frames.fragments_max).with_deflate(deflate.is_some());
     let throttle = Throttle::new(rates(&core, role), clock::now());
-    let mut reader = Reader { core, service, socket, id, peer, decoder, throttle, rest };
+    let generation = core.generation();
+    let mut reader = Reader { core, service, socket, id, peer, decoder, throttle, generation, rest };
     if AssertUnwindSafe(reader.run()).catch_unwind().await.is_err() {
         reader.core.counters().inc(Count::Panics);
         tracing::error!(session = ?id, "a connection ended by a panic");
@@ -89,7 +91,8 @@ pub async fn serve<S: Service>(
 }
 
 fn rates(core: &Core, role: Role) -> Rates {
-    let frames = &core.limits().frames;
+    let limits = core.limits();
+    let frames = &limits.frames;
     let user = Rates {
         messages_per_second: frames.messages_per_second,
         messages_burst: frames.messages_burst,
@@ -135,8 +138,21 @@ impl<S: Service> Reader<S> {
         }
     }
 
+    /// Takes over what a reload has changed.
+    fn keep_up(&mut self) {
+        let generation = self.core.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        let role = self.core.with_hub(|hub| hub.session(self.id).map_or(Role::User, |session| session.role()));
+        let bytes_max = self.service.message_bytes_max(&self.core, role);
+        self.decoder.set_bounds(bytes_max, self.core.limits().frames.fragments_max);
+        self.throttle.set_rates(rates(&self.core, role));
+    }
+
     /// Handles what was left over, or else what the socket has.
     fn turn(&mut self) -> Turn {
+        self.keep_up();
         if !self.rest.is_empty() {
             let mut input = std::mem::take(&mut self.rest);
             return self.handle(&mut input);
@@ -167,7 +183,8 @@ impl<S: Service> Reader<S> {
         let mut inflater = core.inflater.borrow_mut();
         let bytes_max = self.decoder.message_bytes_max();
         let (mut at, mut grown_bytes) = (0, 0);
-        for _ in 0..self.core.limits().frames.turn_frames_max {
+        let limits = core.limits();
+        for _ in 0..limits.frames.turn_frames_max {
             let (used, message) = match self.decoder.feed(&mut input[at..]) {
                 Ok(fed) => fed,
                 Err(error) => return self.broken(error.close_code(), "the frame breaks the protocol"),
@@ -211,7 +228,7 @@ impl<S: Service> Reader<S> {
                 return Turn::Wait(wait);
             }
             grown_bytes += grown;
-            if grown_bytes >= core.limits().frames.turn_bytes_max {
+            if grown_bytes >= limits.frames.turn_bytes_max {
                 break;
             }
         }

@@ -17,7 +17,7 @@ use crate::{
     hub::{Decis, Hub, HubSettings, Millis, Phase},
     limits::Limits,
     metrics::{Count, Counters},
-    model::SessionId,
+    model::{SessionId, TagRules},
     protocol::deflate::Inflater,
 };
 
@@ -38,7 +38,10 @@ const WRITES_PER_VISIT: usize = 4;
 /// One core.
 #[derive(Debug)]
 pub struct Core {
-    limits: Arc<Limits>,
+    /// This core's own copy: a shared count would bounce its cache line between all cores.
+    limits: RefCell<Rc<Limits>>,
+    /// Counts the reloads.
+    generation: Cell<u32>,
     counters: Arc<Counters>,
     hub: RefCell<Hub>,
     sockets: RefCell<Vec<Option<Rc<Socket>>>>,
@@ -72,7 +75,8 @@ impl Core {
     /// A core; needs a running monoio runtime.
     pub fn new(settings: HubSettings, counters: Arc<Counters>) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
-            limits: settings.limits.clone(),
+            limits: RefCell::new(Rc::new((*settings.limits).clone())),
+            generation: Cell::new(0),
             counters: counters.clone(),
             hub: RefCell::new(Hub::new(settings, counters)),
             sockets: RefCell::default(),
@@ -86,9 +90,24 @@ impl Core {
         }))
     }
 
-    /// The node's bounds.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// The node's bounds, as they are now.
+    pub fn limits(&self) -> Rc<Limits> {
+        self.limits.borrow().clone()
+    }
+
+    /// Another number after each change of the bounds.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+
+    /// Replaces the bounds and the rules of tags.
+    pub fn reload(&self, limits: &Limits, rules: TagRules, outboxes_bytes_max: usize) {
+        self.limits.replace(Rc::new(limits.clone()));
+        self.generation.set(self.generation.get().wrapping_add(1));
+        self.with_hub(|hub| {
+            hub.set_limits(Arc::new(limits.clone()), outboxes_bytes_max);
+            hub.reload(rules);
+        });
     }
 
     /// The core's counters.
@@ -183,7 +202,7 @@ impl Core {
                 }
             }
             visited += 1;
-            if visited >= self.limits.writing.walk_slice {
+            if visited >= self.limits().writing.walk_slice {
                 visited = 0;
                 self.pass().await;
             }

@@ -188,7 +188,8 @@ impl<S: Service> Opening<S> {
 }
 
 fn handshake_limits(core: &Core) -> handshake::HandshakeLimits {
-    let opening = &core.limits().opening;
+    let limits = core.limits();
+    let opening = &limits.opening;
     handshake::HandshakeLimits {
         head_bytes_max: opening.head_bytes_max,
         headers_max: opening.headers_max,

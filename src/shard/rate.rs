@@ -21,6 +21,12 @@ impl Bucket {
         Self { per_second: per_second as f32, burst, tokens: burst, filled_at: now }
     }
 
+    /// Changes the rate; what is there, or owed, stays within the new burst.
+    pub fn set_rate(&mut self, per_second: u32, burst: u32) {
+        (self.per_second, self.burst) = (per_second as f32, burst.max(1) as f32);
+        self.tokens = self.tokens.min(self.burst);
+    }
+
     /// Takes `n` tokens, going into debt if need be; how long the debt takes to be paid.
     pub fn take(&mut self, n: u32, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.filled_at).as_secs_f32();
@@ -96,6 +102,14 @@ impl Throttle {
             pause_max: rates.pause_max,
             held_back: Duration::ZERO,
         }
+    }
+
+    /// Holds the connection to other rates from now on.
+    pub fn set_rates(&mut self, rates: Rates) {
+        self.messages.set_rate(rates.messages_per_second, rates.messages_burst);
+        self.control.set_rate(rates.control_per_second, rates.control_per_second);
+        self.bytes.set_rate(rates.bytes_per_second, rates.bytes_per_second);
+        self.pause_max = rates.pause_max;
     }
 
     /// Books received bytes.

@@ -63,6 +63,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("pong_timeout", "10s"),
     ("heartbeat", "8s"),
     ("drain", "20s"),
+    // 19: memory
+    ("memory_max_bytes", "0"),
+    ("memory_soft_percent", "70"),
+    ("memory_hard_percent", "85"),
     // 24: the queue
     ("pending_bytes_max", "64MiB"),
     ("pending_timeout", "3s"),

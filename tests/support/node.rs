@@ -114,6 +114,11 @@ impl Node {
         self.process.id().expect("a running node")
     }
 
+    /// Writes its configuration file anew, for a reload.
+    pub fn write_config(&self, text: &str) {
+        std::fs::write(self.folder.join("node.toml"), text).expect("the node's file");
+    }
+
     /// Sends a signal by name (`STOP`, `CONT`, `TERM`, `KILL`).
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);

@@ -12,7 +12,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd},
 };
 
-use tikv_jemalloc_ctl::{Error, epoch, raw, stats};
+use tikv_jemalloc_ctl::{Error, arenas, epoch, raw, stats};
 
 /// Allocations from one place that have not been freed.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,20 @@ pub fn memory() -> Option<Memory> {
         active: bytes(stats::active::read())?,
         resident: bytes(stats::resident::read())?,
     })
+}
+
+/// Has the allocator give back to the kernel what was freed and waits to be used again (some ten seconds by default): a decay time of
+/// nothing does that at once, and then the time is what it was. An arena that is not in use refuses both.
+pub fn give_back() {
+    for arena in 0..arenas::narenas::read().unwrap_or(0) {
+        let name = format!("arena.{arena}.dirty_decay_ms\0");
+        // SAFETY: `arena.<i>.dirty_decay_ms` is documented to be read and written as a `ssize_t`.
+        let before = unsafe { raw::update::<isize>(name.as_bytes(), 0) };
+        if let Ok(before) = before {
+            // SAFETY: as above.
+            let _ = unsafe { raw::write::<isize>(name.as_bytes(), before) };
+        }
+    }
 }
 
 /// Whether this program's allocator can sample.

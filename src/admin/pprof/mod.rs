@@ -28,7 +28,7 @@ use http::{
     header::{CONTENT_DISPOSITION, LOCATION, X_CONTENT_TYPE_OPTIONS},
 };
 
-pub use heap::{Memory, memory};
+pub use heap::{Memory, give_back as give_back_freed_memory, memory};
 
 use crate::{
     clock,

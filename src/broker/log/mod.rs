@@ -116,9 +116,7 @@ impl LogEvent {
     /// What the event counts for in the queue to the node.
     fn bytes(&self) -> usize {
         let payload_bytes = match self {
-            LogEvent::Heard { record: Record::Publication(publication), .. } => publication.payload.len(),
-            LogEvent::Heard { record: Record::Push(push), .. } => push.payload.len(),
-            LogEvent::Heard { record: Record::Request(request), .. } => request.payload.len(),
+            LogEvent::Heard { record, .. } => record.payload_bytes(),
             LogEvent::LastValue(value) => value.published.payload.len(),
             _ => 0,
         };
@@ -138,6 +136,8 @@ pub struct Log {
 struct Common {
     broker: Arc<dyn Broker>,
     settings: LogSettings,
+    /// Those of the settings, or of the last reload.
+    limits: RefCell<QueueLimits>,
     counters: Arc<Counters>,
     events: EventSender,
     lease: RefCell<Lease>,
@@ -175,6 +175,7 @@ impl Log {
             wanted: Wanted::default(),
             events: sender,
             broker,
+            limits: RefCell::new(settings.limits.clone()),
             settings,
             counters,
         });
@@ -195,7 +196,7 @@ impl Log {
         let shard = &self.shards[usize::from(shard)];
         let body = Body::new(record, self.common.broker.takes_values());
         let waiting: usize = self.shards.iter().map(|shard| shard.publisher.borrow().pending_bytes()).sum();
-        let is_full = waiting + body.cost() > self.common.settings.limits.pending_bytes_max;
+        let is_full = waiting + body.cost() > self.common.limits.borrow().pending_bytes_max;
         let offered = match is_full {
             true => Err((to, Refusal::QueueFull)),
             false => shard.publisher.borrow_mut().offer(body, to, now()),
@@ -205,6 +206,15 @@ impl Log {
             Err(_) => self.common.counters.inc(Count::LogRefused),
         }
         offered
+    }
+
+    /// Replaces the bounds; what waits already stays.
+    pub fn reload(&self, limits: QueueLimits) {
+        self.common.limits.replace(limits);
+        for shard in self.shards.iter() {
+            shard.publisher.borrow_mut().set_settings(self.common.publisher_settings());
+            shard.work.notify_one();
+        }
     }
 
     /// Puts tags' last values, perhaps none, into the queue's store, unless that has seen a higher term. The outcome comes
@@ -240,22 +250,24 @@ impl Drop for Log {
     }
 }
 
-impl Shard {
-    fn new(number: u16, common: Rc<Common>) -> Self {
-        let limits = &common.settings.limits;
-        let keeps_data = common.broker.keeps_data();
-        let settings = PublisherSettings {
+impl Common {
+    fn publisher_settings(&self) -> PublisherSettings {
+        let limits = self.limits.borrow();
+        let replay_bytes_max = limits.replay_bytes_max / usize::from(self.settings.shards);
+        PublisherSettings {
             pending_bytes_max: limits.pending_bytes_max,
             pending_timeout: limits.pending_timeout,
             batch_bytes_max: limits.batch_bytes_max,
             batch_records_max: limits.batch_records_max,
             replay_window: limits.replay_window,
-            replay_bytes_max: if keeps_data {
-                0
-            } else {
-                limits.replay_bytes_max / usize::from(common.settings.shards)
-            },
-        };
+            replay_bytes_max: if self.broker.keeps_data() { 0 } else { replay_bytes_max },
+        }
+    }
+}
+
+impl Shard {
+    fn new(number: u16, common: Rc<Common>) -> Self {
+        let settings = common.publisher_settings();
         let seed = common.settings.seed.wrapping_add(number.into());
         let publisher = Publisher::new(settings, common.settings.durability, seed);
         Self {

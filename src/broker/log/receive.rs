@@ -187,8 +187,7 @@ impl Reading {
 impl Shard {
     /// How much of a replay may wait for its seal, in bytes.
     fn held_bytes_max(&self) -> usize {
-        let settings = &self.common.settings;
-        settings.limits.replay_bytes_max / usize::from(settings.shards)
+        self.common.limits.borrow().replay_bytes_max / usize::from(self.common.settings.shards)
     }
 
     /// Repeats a call until it succeeds.

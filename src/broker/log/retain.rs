@@ -114,7 +114,7 @@ async fn write_shard(
     term: u64,
     values: Vec<StoredValue>,
 ) -> Result<(Retained, u64), BrokerError> {
-    let values_max = common.settings.limits.tags_max.div_ceil(usize::from(common.settings.shards));
+    let values_max = common.limits.borrow().tags_max.div_ceil(usize::from(common.settings.shards));
     let count = values.len() as u64;
     let retain = Retain { term, values, values_max, bytes_max: bytes_max(common) };
     let retained = in_time(common.broker.retain(shard, retain)).await?;
@@ -127,7 +127,7 @@ async fn write_shard(
 
 /// What the store may hold of one shard.
 fn bytes_max(common: &Common) -> usize {
-    common.settings.limits.retained_bytes_max / usize::from(common.settings.shards)
+    common.limits.borrow().retained_bytes_max / usize::from(common.settings.shards)
 }
 
 fn stored(value: &LastValue) -> StoredValue {
@@ -141,7 +141,7 @@ fn stored(value: &LastValue) -> StoredValue {
 impl Shard {
     /// Hands the node every last value that the store has of this shard.
     pub(super) async fn load_last_values(&self) {
-        if self.common.settings.limits.retained_bytes_max == 0 {
+        if self.common.limits.borrow().retained_bytes_max == 0 {
             return;
         }
         let (mut cursor, mut pause) = (None, LOG_RETRY_MIN);

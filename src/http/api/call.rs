@@ -60,7 +60,7 @@ impl<'r> Call<'r> {
 impl Api {
     /// The project that calls. A failure is held against the address.
     pub(super) fn admit(&self, call: &Call<'_>, peer: IpAddr) -> Result<Pid, Fault> {
-        let (now, horizon) = (clock::unix_now(), self.limits.opening.sign_horizon_push);
+        let (now, horizon) = (clock::unix_now(), self.limits().opening.sign_horizon_push);
         let verdict = sign::verify_call(&self.projects.borrow(), &call.params, call.signed_body(), now, horizon);
         verdict.map_err(|denied| {
             // Who signed well but too late holds the secret and guesses nothing.

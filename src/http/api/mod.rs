@@ -16,7 +16,7 @@ mod read;
 mod route;
 mod throttle;
 
-use std::{cell::RefCell, net::IpAddr, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use http::StatusCode;
 use monoio::time::timeout;
@@ -46,7 +46,7 @@ use crate::{
 pub struct Api {
     link: ExchangeLink,
     projects: RefCell<Projects>,
-    limits: Limits,
+    limits: RefCell<Rc<Limits>>,
     counters: Arc<Counters>,
     health: Arc<Health>,
     throttle: RefCell<Throttle>,
@@ -66,7 +66,7 @@ impl Api {
         stamper: Stamper,
     ) -> Self {
         let throttle = RefCell::new(Throttle::new(limits.opening.failed_credentials_per_minute));
-        let projects = RefCell::new(projects);
+        let (projects, limits) = (RefCell::new(projects), RefCell::new(Rc::new(limits)));
         Self { link, projects, limits, counters, health, throttle, stamper, pages: None, demo: None }
     }
 
@@ -82,9 +82,15 @@ impl Api {
         Self { demo, ..self }
     }
 
-    /// From now on these projects may call.
-    pub fn set_projects(&self, projects: Projects) {
-        *self.projects.borrow_mut() = projects;
+    /// From now on these projects may call, within these bounds.
+    pub fn reload(&self, projects: Projects, limits: &Limits) {
+        self.throttle.borrow_mut().set_failures_max(limits.opening.failed_credentials_per_minute);
+        self.projects.replace(projects);
+        self.limits.replace(Rc::new(limits.clone()));
+    }
+
+    fn limits(&self) -> Rc<Limits> {
+        self.limits.borrow().clone()
     }
 
     async fn answer(&self, route: Route, request: &Request) -> Result<Response, Fault> {
@@ -102,7 +108,7 @@ impl Api {
 
     /// Asks the exchange, and waits no longer than the bound.
     async fn ask(&self, question: impl FnOnce(Ticket) -> FromCore) -> Result<Reply, Fault> {
-        match timeout(self.limits.http.answer_timeout, self.link.ask(question)).await {
+        match timeout(self.limits().http.answer_timeout, self.link.ask(question)).await {
             Ok(Reply::Refused(refusal)) => Err(refused(refusal)),
             Ok(reply) => Ok(reply),
             Err(_) => Err(refused(Refusal::Unknown)),

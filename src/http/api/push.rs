@@ -27,13 +27,14 @@ impl Api {
     /// `POST /ws/push`
     pub(super) async fn push(&self, pid: &Pid, call: &Call<'_>, head: &Head) -> Result<Response, Fault> {
         let record = self.record_of(pid, call)?;
-        let bytes = payload_bytes(&record);
+        let bytes = record.payload_bytes();
         let id = self.submit_pushes(vec![record], head).await?.pop().ok_or(MISPLACED_REPLY)?.map_err(refused)?;
         Ok(Response::success(self.accepted(id, bytes)))
     }
 
     fn record_of(&self, pid: &Pid, call: &Call<'_>) -> Result<Record, Fault> {
-        let limits = &self.limits.frames;
+        let limits = self.limits();
+        let limits = &limits.frames;
         let record = match call.json() {
             Some(body) => {
                 check_pid(pid, body)?;
@@ -46,7 +47,8 @@ impl Api {
 
     /// `POST /v1/kick`
     pub(super) async fn kick(&self, pid: &Pid, call: &Call<'_>) -> Result<Response, Fault> {
-        let limits = &self.limits.frames;
+        let limits = self.limits();
+        let limits = &limits.frames;
         let record = match call.json() {
             Some(body) => {
                 check_pid(pid, body)?;
@@ -70,7 +72,7 @@ impl Api {
     }
 
     fn lines(&self, pid: &Pid, body: &[u8]) -> Result<Vec<Line>, Fault> {
-        let lines_max = self.limits.http.batch_lines_max;
+        let lines_max = self.limits().http.batch_lines_max;
         let texts = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
         let texts: Vec<&[u8]> = texts.take(lines_max + 1).collect();
         match texts.len() {
@@ -81,10 +83,10 @@ impl Api {
     }
 
     fn line(&self, pid: &Pid, text: &[u8]) -> Line {
-        let record =
-            check_pid(pid, text).and_then(|()| push::from_json(pid, text, &self.limits.frames).map_err(bad_request_of));
+        let record = check_pid(pid, text)
+            .and_then(|()| push::from_json(pid, text, &self.limits().frames).map_err(bad_request_of));
         match record {
-            Ok(record) => Line::Good { bytes: payload_bytes(&record), record: Some(record) },
+            Ok(record) => Line::Good { bytes: record.payload_bytes(), record: Some(record) },
             Err(fault) => {
                 self.counters.inc(Count::PushesInvalid);
                 Line::Bad(fault)
@@ -104,7 +106,7 @@ impl Api {
     }
 
     fn accepted(&self, id: RecordId, bytes: usize) -> String {
-        let guidance = self.limits.writing.payload_guidance_bytes;
+        let guidance = self.limits().writing.payload_guidance_bytes;
         if bytes > guidance {
             self.counters.inc(Count::PayloadsOverGuidance);
         }
@@ -147,13 +149,5 @@ impl Line {
             Line::Good { record, .. } => record.take(),
             Line::Bad(_) => None,
         }
-    }
-}
-
-fn payload_bytes(record: &Record) -> usize {
-    match record {
-        Record::Publication(publication) => publication.payload.len(),
-        Record::Push(push) => push.payload.len(),
-        _ => 0,
     }
 }

@@ -32,7 +32,7 @@ impl Api {
 
     fn uids(&self, list: &str) -> Result<Vec<Box<str>>, Fault> {
         let uids: Vec<Box<str>> = list.split(',').filter(|_| !list.is_empty()).map(Into::into).collect();
-        if uids.len() > self.limits.frames.audience_max {
+        if uids.len() > self.limits().frames.audience_max {
             return Err(bad_field("uids", "a comma list of fewer users"));
         }
         if !uids.iter().all(|uid| is_identity(uid)) {
@@ -42,7 +42,7 @@ impl Api {
     }
 
     fn limit(&self, text: Option<&str>) -> Result<u32, Fault> {
-        let limit_max = u32::try_from(self.limits.http.online_page_max).unwrap_or(u32::MAX);
+        let limit_max = u32::try_from(self.limits().http.online_page_max).unwrap_or(u32::MAX);
         let Some(text) = text else { return Ok(limit_max) };
         let limit: Option<u32> = text.parse().ok().filter(|limit| (1..=limit_max).contains(limit));
         limit.ok_or_else(|| bad_field("limit", &format!("a number from 1 to {limit_max}")))

@@ -33,6 +33,11 @@ impl Throttle {
         Self { failures_max, addresses: HashMap::default() }
     }
 
+    /// Changes how many may fail.
+    pub(super) fn set_failures_max(&mut self, failures_max: u32) {
+        self.failures_max = failures_max;
+    }
+
     /// How long `address` has to wait, if it has.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let failures = self.addresses.get(&network(address))?;

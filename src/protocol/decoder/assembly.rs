@@ -126,7 +126,8 @@ impl Assembly {
         if fragments.count > bounds.fragments_max {
             return Err(DecodeError::TooManyFragments);
         }
-        if header.payload_bytes > bounds.message_bytes_max - self.data.len() {
+        // The bound may have been lowered since the message began.
+        if header.payload_bytes > bounds.message_bytes_max.saturating_sub(self.data.len()) {
             return Err(DecodeError::TooBig);
         }
         Ok(())

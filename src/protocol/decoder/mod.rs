@@ -96,10 +96,13 @@ pub struct Decoder {
 // An idle connection pays for this.
 const _: () = assert!(size_of::<Decoder>() <= 24);
 
+fn narrow(bound: usize) -> u32 {
+    u32::try_from(bound).unwrap_or(u32::MAX)
+}
+
 impl Decoder {
     /// A reader of messages of at most `message_bytes_max` bytes in at most `fragments_max` fragments.
     pub fn new(message_bytes_max: usize, fragments_max: usize) -> Self {
-        let narrow = |bound| u32::try_from(bound).unwrap_or(u32::MAX);
         Self {
             message_bytes_max: narrow(message_bytes_max),
             fragments_max: narrow(fragments_max),
@@ -128,6 +131,11 @@ impl Decoder {
         let fed = feed(&mut self.assembly, bounds, input);
         self.ended = matches!(fed, Err(_) | Ok((_, Some(Message::Close(_)))));
         fed
+    }
+
+    /// Changes the bounds, for what comes next of a message that has begun, too.
+    pub fn set_bounds(&mut self, message_bytes_max: usize, fragments_max: usize) {
+        (self.message_bytes_max, self.fragments_max) = (narrow(message_bytes_max), narrow(fragments_max));
     }
 
     /// The bound of a message, in bytes.

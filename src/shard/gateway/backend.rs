@@ -65,8 +65,7 @@ impl Gateway {
         id: SessionId,
         text: &str,
     ) -> Result<(), Hangup> {
-        let limits = &core.limits().frames;
-        let parsed = command::parse_backend(text, &peer.pid, limits);
+        let parsed = command::parse_backend(text, &peer.pid, &core.limits().frames);
         let ack_id = parsed.ack_id.as_deref();
         let command = match parsed.command {
             Ok(command) => command,
@@ -120,12 +119,7 @@ impl Gateway {
 }
 
 fn awaited(core: &Core, record: &Record, ack_id: Option<&str>) -> Awaited {
-    let payload_bytes = match record {
-        Record::Publication(publication) => publication.payload.len(),
-        Record::Push(push) => push.payload.len(),
-        _ => 0,
-    };
-    let over_guidance = OverGuidance::of(payload_bytes, core.limits().writing.payload_guidance_bytes);
+    let over_guidance = OverGuidance::of(record.payload_bytes(), core.limits().writing.payload_guidance_bytes);
     if over_guidance.is_some() {
         core.counters().inc(Count::PayloadsOverGuidance);
     }

@@ -111,6 +111,7 @@ impl Gateway {
                     // Over its bound of tags it keeps what it has; a back-end sees that in nothing but its data.
                     let request = TagRequest { tag: tag.clone(), since: None, hz_max: None };
                     let _ = self.follow(core, &control.pid, id, request, false);
+                    core.with_hub(|hub| hub.mark_ordered(id, tag));
                 }),
                 ControlOp::Unsubscribe => control.tags.iter().for_each(|tag| {
                     if let Some(unused) = core.with_hub(|hub| hub.unfollow(id, tag)) {

@@ -8,6 +8,7 @@ use crate::{
     clock,
     health::State,
     hub::{Decis, NewSession, decis},
+    metrics::Count,
     model::{Project, Role, SessionId},
     protocol::{
         frame::close_code,
@@ -49,6 +50,11 @@ impl Gateway {
                 };
             }
         }
+        if self.admission.is_short_of_memory() {
+            core.counters().inc(Count::MemoryRefused);
+            let message = "the node is short of memory; try another, or later";
+            return Verdict::Refuse { status: 503, err: "overloaded", message };
+        }
         let (peer, address) = (address, self.admission.real_address(address, upgrade.forwarded_for.as_deref()));
         if self.admission.is_barred(address, clock::now()) {
             let message = "too many failed credentials from this address; wait a minute";
@@ -70,10 +76,11 @@ impl Gateway {
             };
         };
         let horizon = core.limits().opening.sign_horizon_connect;
-        let Ok(identity) = sign::verify_connect(&self.settings.projects, &params, clock::unix_now(), horizon) else {
+        let projects = self.projects.borrow();
+        let Ok(identity) = sign::verify_connect(&projects, &params, clock::unix_now(), horizon) else {
             return self.deny(address);
         };
-        let Some(project) = self.settings.projects.get(&identity.pid) else { return self.deny(address) };
+        let Some(project) = projects.get(&identity.pid) else { return self.deny(address) };
         if !self.origin_is_allowed(project, upgrade) {
             return Verdict::Refuse { status: 403, err: "origin", message: "the project does not allow this origin" };
         }
@@ -132,9 +139,9 @@ impl Gateway {
         if !peer.with_token {
             return Err(("no_token", "this session was not opened with a token and does not end by itself"));
         }
-        let projects = &self.settings.projects;
+        let projects = self.projects.borrow();
         let refused = ("unauthorized", "the token is not valid for this session");
-        let identity = jwt::verify(projects, token, clock::unix_now()).map_err(|_| refused)?;
+        let identity = jwt::verify(&projects, token, clock::unix_now()).map_err(|_| refused)?;
         let is_same = core.with_hub(|hub| {
             hub.session(id).is_some_and(|session| *session.uid() == *identity.uid)
                 && identity.pid == peer.pid

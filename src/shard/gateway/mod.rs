@@ -10,9 +10,10 @@ mod judge;
 mod moving;
 #[cfg(feature = "plain-pubsub")]
 mod plant;
+mod reload;
 mod user;
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -49,8 +50,6 @@ pub struct GatewaySettings {
     pub rules: TagRules,
     /// How bad credentials are answered.
     pub auth_reject: AuthReject,
-    /// How long a request without `timeout_ms` waits.
-    pub request_timeout: Duration,
     /// Whether a browser's origin must be the own host where a project names none.
     pub own_origin_only: bool,
     /// Whether the age of pushes is measured at each stage of their way.
@@ -67,6 +66,9 @@ pub struct GatewaySettings {
 #[derive(Debug)]
 pub struct Gateway {
     settings: GatewaySettings,
+    /// What a reload replaces.
+    projects: RefCell<Projects>,
+    rules: RefCell<TagRules>,
     link: ExchangeLink,
     admission: Admission,
     health: Arc<Health>,
@@ -100,7 +102,8 @@ impl Gateway {
         counters: Arc<Counters>,
     ) -> Rc<Self> {
         let stamper = Stamper::new(settings.traces.clone(), settings.stage_latency, counters);
-        Rc::new(Self { settings, link, admission, health, stamper: Rc::new(stamper) })
+        let (projects, rules) = (RefCell::new(settings.projects.clone()), RefCell::new(settings.rules.clone()));
+        Rc::new(Self { settings, projects, rules, link, admission, health, stamper: Rc::new(stamper) })
     }
 
     /// Answers a message that could not be taken; too many of those in a row end the connection.

@@ -53,7 +53,7 @@ impl Gateway {
             }
             UserCommand::Crc { tags, denied } => self.check(core, peer, id, ack_id, tags, denied),
             UserCommand::Request { affair_id, payload, timeout } => {
-                let timeout = timeout.unwrap_or(self.settings.request_timeout);
+                let timeout = timeout.unwrap_or(core.limits().queue.request_timeout);
                 let affair_id = affair_id.as_deref();
                 let request = FromCore::Request {
                     session: id,
@@ -119,7 +119,7 @@ impl Gateway {
     pub(super) fn may_follow(&self, core: &Core, id: SessionId, tag: &Tag) -> bool {
         core.with_hub(|hub| {
             hub.session(id).is_some_and(|session| {
-                self.settings.rules.find(tag).admits(tag, session.uid()) && Hub::token_admits(session, tag)
+                self.rules.borrow().find(tag).admits(tag, session.uid()) && Hub::token_admits(session, tag)
             })
         })
     }
@@ -147,7 +147,13 @@ impl Gateway {
     }
 }
 
-fn answer_subscribe(core: &Core, id: SessionId, ack_id: Option<&str>, granted: &[Tag], denied: &[DeniedTag]) {
+pub(super) fn answer_subscribe(
+    core: &Core,
+    id: SessionId,
+    ack_id: Option<&str>,
+    granted: &[Tag],
+    denied: &[DeniedTag],
+) {
     let mut text = Vec::new();
     message::subscribed(&mut text, ack_id, granted, denied);
     core.with_hub(|hub| hub.send_text(id, &text));

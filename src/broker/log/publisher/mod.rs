@@ -167,6 +167,11 @@ impl Publisher {
         publisher
     }
 
+    /// Replaces the bounds; what waits already stays.
+    pub fn set_settings(&mut self, settings: PublisherSettings) {
+        self.settings = settings;
+    }
+
     /// Takes a record in, or says why not.
     pub fn offer(&mut self, body: Body, to: AckTo, now: Instant) -> Result<(), (AckTo, Refusal)> {
         let is_away = |since: Instant| now.saturating_duration_since(since) >= self.settings.pending_timeout;

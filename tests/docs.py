@@ -1,0 +1,389 @@
+"""The documents say what the code does: links, names, words and codes exist, examples run, shown configurations are good ones.
+
+Method: the documents are read as text and held against the sources and against `docs/config.md`, which the program prints. The clients of
+`docs/protocol.md` are taken out of it and run, one in Python and one in Chromium, against two nodes over a real Redis, of which one is stopped
+under them. Run by `make test`:
+    target/venv/bin/python tests/docs.py target/debug/ws-cluster
+The last line is `docs: N passed, N failed`.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from browser import Page
+from running import PATIENCE, Report, free_port, get, node, process, sign, signed_query, until
+
+ROOT = Path(__file__).parent.parent
+GUIDES = ["README.md", "README.zh.md", "docs/protocol.md", "docs/operating.md", "docs/migration.md"]
+PID, SECRET = "502", "a-secret-for-the-documents"
+CONFIG = f'[limits]\ndrain = "3s"\nclose_timeout = "1s"\n[[projects]]\npid = "{PID}"\nsecrets = ["{SECRET}"]\n'
+
+# What documents name of others' programs, and of the Go service.
+FOREIGN = set("""
+    tcp_mem tcp_rmem tcp_wmem tcp_max_syn_backlog wmem_max rmem_max ip_local_port_range nr_open file_max
+    client_id body_sha256 run_id auto_aof_rewrite_percentage min_replicas_to_write used_memory
+    io_uring io_uring_disabled websocket_api http_api go_service least_request
+    histogram_quantile sum_by le by rate
+""".split())
+
+
+def read(name):
+    return (ROOT / name).read_text()
+
+
+def documents():
+    """The project's own pages."""
+    return [name for name in tracked("*.md") if (ROOT / name).is_file()]
+
+
+def tracked(pattern):
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", pattern], cwd=ROOT, capture_output=True, text=True)
+    return sorted(listed.stdout.split())
+
+
+def sources():
+    return "\n".join(read(name) for name in tracked("src/*.rs") + tracked("crates/*.rs") if (ROOT / name).is_file())
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def prose(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def anchors(text):
+    """The fragments of a page's headings, as GitHub makes them."""
+    found, seen = set(), {}
+    for title in re.findall(r"^#{1,6} +(.*?)\s*$", prose(text), re.M):
+        title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "")
+        slug = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_").replace(" ", "-")
+        count = seen[slug] = seen.get(slug, -1) + 1
+        found.add(slug if count == 0 else f"{slug}-{count}")
+    return found | set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
+
+
+def check_links():
+    for name in documents():
+        for target in re.findall(r"\]\(<?([^)>\s]+)>?\)", prose(read(name))):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            page = (ROOT / name).parent.joinpath(path) if path else ROOT / name
+            assert page.exists(), f"{name}: {target}: there is no such file"
+            if anchor and page.suffix == ".md":
+                assert anchor in anchors(page.read_text()), f"{name}: {target}: there is no such heading"
+
+
+def config_keys():
+    return set(re.findall(r"^\| `([a-z_.]+)` \|", read("docs/config.md"), re.M))
+
+
+def metrics():
+    return set(re.findall(r'"((?:ws|request)_[a-z_]+)"', sources()))
+
+
+def told(text):
+    """What a page names in backticks, and what its queries name."""
+    return re.findall(r"`([^`\n]+)`", prose(text)) + blocks(text, "promql")
+
+
+def check_names():
+    code, keys, known = sources() + read("docs/config.md"), config_keys(), metrics()
+    for name in GUIDES:
+        for span in told(read(name)):
+            for word in re.findall(r"\b(?:ws|request)_[a-z_]+(?![a-z_*-])", span):
+                bare = re.sub(r"_(bucket|sum|count)$", "", word)
+                assert {word, bare} & (known | keys), f"{name}: there is no metric or key {word}"
+            for word in re.findall(r"(?<![\w./-])[a-z]+(?:_[a-z0-9]+)+(?![\w*])", span):
+                assert word in FOREIGN or re.search(rf"\b{word}\b", code + shipped()), f"{name}: nothing is called {word}"
+
+
+def shipped():
+    """What is deployed beside the program, as text."""
+    files = [name for name in tracked("deploy") + tracked("Jenkinsfile") + tracked("Dockerfile") if (ROOT / name).is_file()]
+    return "\n".join(read(name) for name in files)
+
+
+def check_endpoints():
+    code = sources()
+    for name in GUIDES:
+        for path in re.findall(r"(?<![\w.}])(/(?:ws|v1|admin|debug|swagger)/[a-z0-9/.-]+)", read(name)):
+            path = path.rstrip("./")
+            parts = [path, path.rsplit("/", 1)[0] + "/", "/".join(path.split("/")[:3]) + "/"]
+            assert any(f'"{part}' in code for part in parts), f"{name}: there is no {path}"
+
+
+def check_flags():
+    flags = config_keys() | {"config", "help", "version"} | set(re.findall(r"pub ([a-z_]+): (?:Option<|String|bool)", read("src/config/sign.rs"))) | {"type"}
+    for name in GUIDES:
+        text = read(name).replace("\\\n", " ")
+        lines = [line for line in re.findall(r"^.*\bws-cluster .*$", text, re.M) if not line.lstrip().startswith("|")]
+        spans = [span for span in re.findall(r"`(--[^`\n]+)`", text)]
+        for command in [re.split(r"\bws-cluster ", line, maxsplit=1)[1].split("`")[0] for line in lines] + spans:
+            for flag in re.findall(r"(?<!\S)--([a-z][a-z0-9_-]*)", command):
+                assert flag.replace("-", "_") in flags, f"{name}: there is no flag --{flag}"
+
+
+ERR_PATTERNS = [
+    r'Fault::new\(\s*StatusCode::\w+,\s*"(\w+)"', r'\berr: "(\w+)"', r'\bState::\w+ => "(\w+)"', r'DeniedTag \{[^}]*err: "(\w+)"',
+    r'"err":"(\w+)"', r'\bErr\(\("(\w+)"', r'\(4\d\d, "(\w+)"', r'\(503, "(\w+)"', r'\(429, "(\w+)"', r'Count::Requests\w+, "(\w+)"',
+    r'refused = \("(\w+)"', r'FollowRefused::\w+\) => "(\w+)"', r'^\s*"(\w+)",\n\s*"',
+]  # fmt: skip
+
+
+def err_words():
+    """The stable words of the code, tests aside."""
+    files = [name for name in tracked("src/*.rs") if not name.endswith("tests.rs") and (ROOT / name).is_file()]
+    code = "\n".join(re.split(r"^#\[cfg\(test\)\]\nmod tests \{", read(name), flags=re.M)[0] for name in files)
+    functions = re.findall(r"pub fn err\(self\) -> &'static str \{.*?\n    \}", code, re.S)
+    words = {word for function in functions for word in re.findall(r'=> "(\w+)"|\{ "(\w+)" \}', function) for word in word if word}
+    for pattern in ERR_PATTERNS[:-1]:
+        words |= set(re.findall(pattern, code))
+    words |= set(re.findall(r'Fault::new\(\s*StatusCode::\w+,\s*"(\w+)"', code))
+    return {word for word in words if re.fullmatch(r"[a-z]+(_[a-z]+)*", word)} - {"ready"}
+
+
+def check_err_words():
+    table = read("docs/protocol.md").split("## Error words")[1].split("\n## ")[0]
+    listed = {word for row in re.findall(r"^\| (`.*?) \|", table, re.M) for word in re.findall(r"`(\w+)`", row)} - {"err"}
+    missing = err_words() - listed
+    assert not missing, f"docs/protocol.md lacks {sorted(missing)}"
+    code = sources() + shipped()
+    invented = {word for word in listed if f'"{word}"' not in code}
+    assert not invented, f"docs/protocol.md invents {sorted(invented)}"
+
+
+def check_close_codes():
+    module = re.search(r"pub mod close_code \{(.*?)\n\}", read("src/protocol/frame.rs"), re.S)[1]
+    known = set(re.findall(r"u16 = (\d{4});", module))
+    table = read("docs/protocol.md").split("## Close codes")[1].split("\n## ")[0]
+    listed = set(re.findall(r"^\| (\d{4}) \|", table, re.M))
+    assert listed == known, f"close codes: {sorted(listed ^ known)}"
+
+
+def check_alerts():
+    rules = ROOT / "deploy/prometheus/alerts.yml"
+    assert rules.exists(), "deploy/prometheus/alerts.yml"
+    text, operating = rules.read_text(), read("docs/operating.md")
+    for alert in re.findall(r"^\s*- alert: (\w+)", text, re.M):
+        assert re.search(rf"^#+ {alert}$", operating, re.M), f"docs/operating.md has no section {alert}"
+    for anchor in re.findall(r"operating\.md#([\w-]+)", text):
+        assert anchor in anchors(operating), f"docs/operating.md has no heading for #{anchor}"
+
+
+def check_twins():
+    english, chinese = read("README.md"), read("README.zh.md")
+    levels = [re.findall(r"^(#+) ", prose(text), re.M) for text in (english, chinese)]
+    assert levels[0] == levels[1], f"headings: {len(levels[0])} in README.md, {len(levels[1])} in README.zh.md"
+    for language in ("sh", "console", "promql", "toml", "text"):
+        assert blocks(english, language) == blocks(chinese, language), f"the blocks of {language} differ"
+    assert read("README.md").count("](docs/images/") == chinese.count("](docs/images/")
+
+
+def check_configurations(binary, folder):
+    for name in GUIDES:
+        for number, block in enumerate(blocks(read(name), "toml")):
+            file = Path(folder, f"{Path(name).stem}-{number}.toml")
+            file.write_text(block)
+            checked = subprocess.run([binary, "check", "--env", "prod", "--config", file], capture_output=True, text=True)
+            assert checked.returncode == 0, f"{name}: {checked.stderr}\n{block}"
+
+
+def check_vectors(binary):
+    text = read("docs/protocol.md")
+    vectors = re.findall(r"^secret +(\S+)\n(.*)\ncanonical +(\S+)\nsign +(\S+)$", text, re.M)
+    assert len(vectors) == 2, vectors
+    for secret, what, canonical, expected in vectors:
+        assert hmac.new(secret.encode(), canonical.encode(), hashlib.sha256).hexdigest() == expected, canonical
+        if " with the body " in what:
+            body = what.split(" with the body ")[1]
+            assert f"body_sha256={hashlib.sha256(body.encode()).hexdigest()}&" in canonical, body
+    secret = vectors[0][0]
+    shown = {"hmac": hmac, "hashlib": hashlib, "quote": quote}
+    exec(next(block for block in blocks(text, "python") if block.startswith("def sign(")), shown)
+    assert shown["sign"](secret, {"pid": 1, "uid": "alice b", "type": 1, "exp": 1900000000}) == vectors[0][3]
+    made = subprocess.run([binary, "sign", "connect", "--uid", "alice b"], capture_output=True, text=True, check=True).stdout
+    params = dict(parse_qsl(urlsplit(made.strip()).query))
+    assert shown["sign"](secret, {name: params[name] for name in ("pid", "uid", "type", "exp")}) == params["sign"], made
+
+
+class Stage:
+    """Two nodes, of which the first is stopped under its clients."""
+
+    def __init__(self, binary, folder, stack):
+        port, self.published, self.moved = free_port(), [], False
+        config = Path(folder, "node.toml")
+        config.write_text(CONFIG)
+        stack.enter_context(process(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""], Path(folder, "redis.log")))
+        flags = ["--env", "test", "--config", str(config), "--queue", "redis", "--redis_url", f"redis://127.0.0.1:{port}/0"]
+        start = lambda number: stack.enter_context(node(binary, folder, *flags, "--node", str(number), log=f"node{number}.log"))
+        self.second = start(2)
+        # Entered last, so that it can be left first: that is what stops it.
+        self.first_alone = stack.enter_context(ExitStack())
+        self.first = self.first_alone.enter_context(node(binary, folder, *flags, "--node", "1", log="node1.log"))
+
+    def url(self, uid):
+        at = self.second if self.moved else self.first
+        return f"ws://{at['ws']}/ws/connect?{signed_query(SECRET, pid=PID, uid=uid, type=1)}"
+
+    async def push(self, count):
+        for _ in range(count):
+            query = signed_query(SECRET, pid=PID, tags="kline.BTC", data=len(self.published))
+            status, text = await asyncio.to_thread(get, f"http://{self.second['http']}/ws/push?{query}", "POST")
+            assert status == 200, text
+            self.published.append(json.loads(text)["payload"]["id"])
+
+    async def stop_first(self):
+        """Pushes go on while its connections move."""
+        self.moved = True
+        stopping = asyncio.create_task(asyncio.to_thread(self.first_alone.close))
+        while not stopping.done():
+            await self.push(1)
+        await stopping
+
+    async def kick(self):
+        query = signed_query(SECRET, pid=PID, all="true")
+        status, text = await asyncio.to_thread(get, f"http://{self.second['http']}/v1/kick?{query}", "POST")
+        assert status == 200, text
+
+
+def ids(messages):
+    return [message["id"] for message in messages if message.get("tag") == "kline.BTC" and "id" in message]
+
+
+async def eventually(what, condition):
+    end = time.monotonic() + PATIENCE
+    while not (value := await condition()):
+        assert time.monotonic() < end, what
+        await asyncio.sleep(0.02)
+    return value
+
+
+class InBrowser:
+    """The client in JavaScript, in a page."""
+
+    def __init__(self, page, stage, source):
+        self.page, self.stage, self.source = page, stage, source
+
+    async def start(self):
+        # From a blank page Chromium lets nothing reach this machine.
+        await self.page.go(f"http://{self.stage.second['http']}/live")
+        script = f"{self.source}; globalThis.urls = {{}}; globalThis.messages = []; "
+        await self.page.run(f"(() => {{ {script} globalThis.Feed = Feed; }})()")
+        await self.renew()
+        await self.page.run("void (globalThis.feed = new Feed(async () => urls.now, ['kline.BTC'], (m) => messages.push(m)))")
+
+    async def renew(self):
+        await self.page.run(f"void (urls.now = {json.dumps(self.stage.url('in-browser'))})")
+
+    async def messages(self):
+        return json.loads(await self.page.run("JSON.stringify(messages)"))
+
+
+def subscribed(messages):
+    return any(message.get("ack_id") == "subscribe" and message["code"] == 1 for message in messages)
+
+
+async def run_clients(report, stage, page):
+    text, loaded, heard = read("docs/protocol.md"), {}, []
+    exec(next(block for block in blocks(text, "python") if "class Feed" in block), loaded)
+    in_browser = InBrowser(page, stage, next(block for block in blocks(text, "js") if "class Feed" in block))
+    running = asyncio.create_task(loaded["Feed"](lambda addr: stage.url("in-python"), ["kline.BTC"], heard.append).run())
+    await in_browser.start()
+
+    async def here():
+        return heard
+
+    clients = {"Python": here, "JavaScript": in_browser.messages}
+
+    async def all_have(count):
+        return all([len(ids(await messages())) >= count for messages in clients.values()])
+
+    async def all_subscribed():
+        return all([subscribed(await messages()) for messages in clients.values()])
+
+    with report.check("both clients of docs/protocol.md connect, subscribe and hear what is pushed"):
+        await eventually("they subscribe", all_subscribed)
+        await stage.push(10)
+        await eventually("they hear", lambda: all_have(10))
+    with report.check("their node is stopped: they come back at the other and resume, nothing lost, twice or out of order"):
+        stage.moved = True
+        await in_browser.renew()
+        await stage.stop_first()
+        await stage.push(10)
+        await eventually("they resume", lambda: all_have(len(stage.published)))
+        for name, messages in clients.items():
+            heard_now = await messages()
+            assert ids(heard_now) == stage.published, (name, len(ids(heard_now)), len(stage.published))
+            assert not [message for message in heard_now if message.get("type") == "gap" or message.get("gap")], name
+    with report.check("they stay away when they are kicked"):
+        await stage.kick()
+        assert await asyncio.wait_for(running, PATIENCE) == 4410
+        await page.wait_for("messages.some((m) => m.type === 'ended' && m.code === 4410)")
+
+
+async def paste(report, binary, folder, page):
+    """What the README says a newcomer does: open the demo page, paste the printed URL in its console and the printed command in a shell."""
+    with node(binary, folder, "--env", "dev", log="dev.log") as addresses:
+        printed = await asyncio.to_thread(until, "it is printed", lambda: (text := Path(folder, "dev.log").read_text()) and "/demo" in text and text)
+        url, command = re.search(r"^ +(ws://\S+)$", printed, re.M)[1], re.search(r"^ +(curl .*)$", printed, re.M)[1]
+        with report.check("a newcomer's push is seen in the console of the demo page"):
+            await page.go(f"http://{addresses['http']}/demo")
+            shown = next(line for line in blocks(read("README.md"), "js")[0].splitlines() if "WebSocket" in line)
+            assert shown.count("ws://…") == 1, shown
+            await page.run(f"void ({shown.replace('ws://…', url).rstrip(';')})")
+            await said(page, '"type":"connect"')
+            await asyncio.to_thread(subprocess.run, ["sh", "-c", command], check=True, capture_output=True)
+            await said(page, '"payload":{"hello":1}')
+
+
+async def said(page, text):
+    async def found():
+        calls = page.of("Runtime.consoleAPICalled")
+        return any(text in str(part.get("value")) for call in calls for part in call["args"])
+
+    await eventually(f"the console says {text}", found)
+
+
+async def run_examples(report, binary):
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        stage = Stage(binary, folder, stack)
+        async with Page(Path(folder)) as page:
+            await asyncio.wait_for(run_clients(report, stage, page), 120)
+            await asyncio.wait_for(paste(report, binary, folder, page), 60)
+
+
+def main():
+    report, binary = Report("docs"), str(Path(sys.argv[1]).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        for what, check in (
+            ("every link and anchor of every page leads somewhere", check_links),
+            ("every metric, key and field that is named exists", check_names),
+            ("every endpoint that is named exists", check_endpoints),
+            ("every flag that is named exists", check_flags),
+            ("docs/protocol.md has every error word, and no other", check_err_words),
+            ("docs/protocol.md has every close code, and no other", check_close_codes),
+            ("docs/operating.md has a section for every alert", check_alerts),
+            ("the two READMEs are in step", check_twins),
+            ("every configuration that is shown is a good one", lambda: check_configurations(binary, folder)),
+            ("the test vectors of signing are right", lambda: check_vectors(binary)),
+        ):
+            with report.check(what):
+                check()
+    asyncio.run(run_examples(report, binary))
+    report.end()
+
+
+main()

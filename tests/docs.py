@@ -107,6 +107,7 @@ def check_names():
                 bare = re.sub(r"_(bucket|sum|count)$", "", word)
                 assert {word, bare} & (known | keys), f"{name}: there is no metric or key {word}"
             for word in re.findall(r"(?<![\w./-])[a-z]+(?:_[a-z0-9]+)+(?![\w*])", span):
+                word = re.sub(r"^(request_\w+)_(bucket|sum|count)$", r"\1", word)
                 assert word in FOREIGN or re.search(rf"\b{word}\b", code + shipped()), f"{name}: nothing is called {word}"
 
 
@@ -125,15 +126,19 @@ def check_endpoints():
             assert any(f'"{part}' in code for part in parts), f"{name}: there is no {path}"
 
 
+def flags():
+    of_sign = re.findall(r"pub ([a-z_]+): (?:Option<|String|bool)", read("src/config/sign.rs"))
+    return config_keys() | set(of_sign) | {"config", "help", "version", "type"}
+
+
 def check_flags():
-    flags = config_keys() | {"config", "help", "version"} | set(re.findall(r"pub ([a-z_]+): (?:Option<|String|bool)", read("src/config/sign.rs"))) | {"type"}
+    known = flags()
     for name in GUIDES:
         text = read(name).replace("\\\n", " ")
-        lines = [line for line in re.findall(r"^.*\bws-cluster .*$", text, re.M) if not line.lstrip().startswith("|")]
-        spans = [span for span in re.findall(r"`(--[^`\n]+)`", text)]
-        for command in [re.split(r"\bws-cluster ", line, maxsplit=1)[1].split("`")[0] for line in lines] + spans:
+        commands = re.findall(r"^(?:\S*/)?ws-cluster ([^\n]*)", text, re.M) + re.findall(r"`(?:ws-cluster )?([a-z ]*--[^`\n]+)`", prose(text))
+        for command in commands:
             for flag in re.findall(r"(?<!\S)--([a-z][a-z0-9_-]*)", command):
-                assert flag.replace("-", "_") in flags, f"{name}: there is no flag --{flag}"
+                assert flag.replace("-", "_") in known, f"{name}: there is no flag --{flag}"
 
 
 ERR_PATTERNS = [
@@ -336,17 +341,20 @@ async def run_clients(report, stage, page):
 
 async def paste(report, binary, folder, page):
     """What the README says a newcomer does: open the demo page, paste the printed URL in its console and the printed command in a shell."""
-    with node(binary, folder, "--env", "dev", log="dev.log") as addresses:
-        printed = await asyncio.to_thread(until, "it is printed", lambda: (text := Path(folder, "dev.log").read_text()) and "/demo" in text and text)
+    log = Path(folder, "dev.log")
+    with node(binary, folder, "--env", "dev", log=log.name) as addresses:
+        printed = await asyncio.to_thread(until, "it is printed", lambda: "/demo" in log.read_text() and log.read_text())
         url, command = re.search(r"^ +(ws://\S+)$", printed, re.M)[1], re.search(r"^ +(curl .*)$", printed, re.M)[1]
-        with report.check("a newcomer's push is seen in the console of the demo page"):
+        with report.check("a newcomer pastes one command and sees the push on the demo page, and in its console"):
             await page.go(f"http://{addresses['http']}/demo")
+            await page.wait_for("document.getElementById('state').textContent === 'connected'")
             shown = next(line for line in blocks(read("README.md"), "js")[0].splitlines() if "WebSocket" in line)
             assert shown.count("ws://…") == 1, shown
             await page.run(f"void ({shown.replace('ws://…', url).rstrip(';')})")
             await said(page, '"type":"connect"')
             await asyncio.to_thread(subprocess.run, ["sh", "-c", command], check=True, capture_output=True)
             await said(page, '"payload":{"hello":1}')
+            await page.wait_for("document.querySelector('#arrived li')?.textContent.includes('{\"hello\":1}')")
 
 
 async def said(page, text):

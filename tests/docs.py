@@ -190,6 +190,15 @@ def check_alerts():
         assert anchor in anchors(operating), f"docs/operating.md has no heading for #{anchor}"
 
 
+def check_rights():
+    """What a node's user may do in Redis, as the tests over Redis grant it."""
+    tests, shown = ROOT / "tests/topologies.rs", " ".join(read("docs/operating.md").split())
+    for name in ("RIGHTS", "RIGHTS_AT_SENTINELS"):
+        block = re.search(rf"const {name}: &\[&str\] =\s*&\[(.*?)\];", tests.read_text(), re.S)[1]
+        granted = " ".join(re.findall(r'"([^"]+)"', block))
+        assert f" {granted} " in shown, f"docs/operating.md: {name} is {granted}"
+
+
 def check_twins():
     english, chinese = read("README.md"), read("README.zh.md")
     levels = [re.findall(r"^(#+) ", prose(text), re.M) for text in (english, chinese)]
@@ -386,6 +395,7 @@ def main():
             ("docs/protocol.md has every error word, and no other", check_err_words),
             ("docs/protocol.md has every close code, and no other", check_close_codes),
             ("docs/operating.md has a section for every alert", check_alerts),
+            ("docs/operating.md has the rights in Redis that the tests grant", check_rights),
             ("the two READMEs are in step", check_twins),
             ("every configuration that is shown is a good one", lambda: check_configurations(binary, folder)),
             ("the test vectors of signing are right", lambda: check_vectors(binary)),

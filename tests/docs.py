@@ -75,7 +75,8 @@ def anchors(text):
 
 def check_links():
     for name in documents():
-        for target in re.findall(r"\]\(<?([^)>\s]+)>?\)", prose(read(name))):
+        text = prose(read(name))
+        for target in re.findall(r"\]\(<?([^)>\s]+)>?\)", text) + re.findall(r'<(?:img src|a href)="([^"]+)"', text):
             if re.match(r"[a-z]+:", target):
                 continue
             path, _, anchor = target.partition("#")
@@ -205,7 +206,7 @@ def check_twins():
     assert levels[0] == levels[1], f"headings: {len(levels[0])} in README.md, {len(levels[1])} in README.zh.md"
     for language in ("sh", "console", "promql", "toml", "text"):
         assert blocks(english, language) == blocks(chinese, language), f"the blocks of {language} differ"
-    assert read("README.md").count("](docs/images/") == chinese.count("](docs/images/")
+    assert english.count("docs/images/") == chinese.count("docs/images/")
 
 
 def check_configurations(binary, folder):

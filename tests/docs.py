@@ -21,13 +21,27 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from websockets.asyncio.client import connect
+
 from browser import Page
-from running import PATIENCE, Report, free_port, get, node, process, sign, signed_query, until
+from running import PATIENCE, Report, free_port, get, node, process, signed_query, until
 
 ROOT = Path(__file__).parent.parent
 GUIDES = ["README.md", "README.zh.md", "docs/protocol.md", "docs/operating.md", "docs/migration.md"]
 PID, SECRET = "502", "a-secret-for-the-documents"
-CONFIG = f'[limits]\ndrain = "3s"\nclose_timeout = "1s"\n[[projects]]\npid = "{PID}"\nsecrets = ["{SECRET}"]\n'
+OLD_PID = "66"
+CONFIG = f"""
+[limits]
+drain = "3s"
+close_timeout = "1s"
+[[projects]]
+pid = "{PID}"
+secrets = ["{SECRET}"]
+[[projects]]
+pid = "{OLD_PID}"
+secrets = ["{SECRET}"]
+requests = "all"
+"""
 
 # What documents name of other programs.
 FOREIGN = {"tcp_mem"}
@@ -288,6 +302,45 @@ async def eventually(what, condition):
     return value
 
 
+async def receive(client, kind):
+    """The next message of a type; `None` is one without."""
+    while True:
+        message = json.loads(await asyncio.wait_for(client.recv(), PATIENCE))
+        if message.get("type") == kind:
+            return message
+
+
+async def speak_as_before(at):
+    """What docs/migration.md says of the Go service's messages: they are sent here as its clients and back-ends write them."""
+    url = lambda uid, kind: f"ws://{at['ws']}/connect?{signed_query(SECRET, pid=OLD_PID, uid=uid, type=kind)}"
+    nothing = {"source": None, "to": {"pid": "", "uids": None, "cids": None}}
+    async with connect(url("alice", 1)) as user, connect(url("one", 2)) as one, connect(url("two", 2)) as two:
+        greeting = await receive(user, "connect")
+        assert greeting["code"] == 1 and greeting["msg"].startswith("connect to node:"), greeting
+        cid = greeting["payload"]["client_id"]
+        listed = (await receive(one, "online_clients"))["payload"]
+        assert listed == [{"cid": cid, "uid": "alice"}], listed
+        await user.send(json.dumps({"type": "heart", "affair_id": "", "ack_id": "h", "payload": {"ping": "now"}} | nothing))
+        heart = (await receive(user, "heart"))["payload"]
+        assert heart["pong"] and (heart["client_id"], heart["ack_id"]) == (cid, "h"), heart
+        await user.send(json.dumps({"type": "", "affair_id": "q", "ack_id": "", "payload": {"cmd": 1}} | nothing))
+        for backend in (one, two):
+            source = (await receive(backend, "request"))["source"]
+            assert source == {"pid": OLD_PID, "uid": "alice", "cid": cid}, source
+        to = {"pid": OLD_PID, "uids": None, "cids": [cid]}
+        await one.send(json.dumps({"affair_id": "q", "ack_id": "a", "payload": {"done": 1}, "type": "", "source": {}, "to": to}))
+        assert (await receive(one, None))["code"] == 1
+        assert await receive(user, None) == {"affair_id": "q", "payload": {"done": 1}}
+        query = signed_query(SECRET, pid=OLD_PID, uids="alice", cids="", data='{"a": 1}')
+        status, text = await asyncio.to_thread(get, f"http://{at['http']}/v1/push?{query}", "POST")
+        assert status == 200 and await receive(user, None) == {"payload": {"a": 1}}, text
+        await user.close()
+        assert (await receive(two, "disconnect"))["source"] == source
+    async with connect(f"ws://{at['ws']}/connect?token=0123456789abcdef") as refused:
+        await asyncio.wait_for(refused.wait_closed(), PATIENCE)
+        assert refused.close_code == 4401, refused.close_code
+
+
 class InBrowser:
     """The client in JavaScript, in a page."""
 
@@ -380,6 +433,8 @@ async def said(page, text):
 async def run_examples(report, binary):
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         stage = Stage(binary, folder, stack)
+        with report.check("what docs/migration.md says of the Go service's messages"):
+            await asyncio.wait_for(speak_as_before(stage.first), 60)
         async with Page(Path(folder)) as page:
             await asyncio.wait_for(run_clients(report, stage, page), 120)
             await asyncio.wait_for(paste(report, binary, folder, page), 60)

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 import re
 import subprocess
 import sys
@@ -52,20 +53,23 @@ def read(name):
     return (ROOT / name).read_text()
 
 
-def documents():
-    """The project's own pages."""
-    return [name for name in tracked("*.md") if (ROOT / name).is_file()]
-
-
 @cache
-def tracked(pattern):
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", pattern], cwd=ROOT, capture_output=True, text=True)
-    return sorted(listed.stdout.split())
+def files():
+    """Every file of the project, what was built aside."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in ("target", ".git", "node_modules", "__pycache__")]
+        found += [Path(folder, name).relative_to(ROOT).as_posix() for name in names]
+    return sorted(found)
+
+
+def below(folder, ending=""):
+    return [name for name in files() if name.startswith(folder) and name.endswith(ending)]
 
 
 @cache
 def sources():
-    return "\n".join(read(name) for name in tracked("src/*.rs") + tracked("crates/*.rs") if (ROOT / name).is_file())
+    return "\n".join(read(name) for name in below("src/", ".rs") + below("crates/", ".rs"))
 
 
 def blocks(text, language):
@@ -88,7 +92,7 @@ def anchors(text):
 
 
 def check_links():
-    for name in documents():
+    for name in below("", ".md"):
         text = prose(read(name))
         for target in re.findall(r"\]\(<?([^)>\s]+)>?\)", text) + re.findall(r'<(?:img src|a href)="([^"]+)"', text):
             if re.match(r"[a-z]+:", target):
@@ -128,8 +132,7 @@ def check_names():
 
 def shipped():
     """What is deployed beside the program, as text."""
-    files = [name for name in tracked("deploy") + tracked("Jenkinsfile") + tracked("Dockerfile") if (ROOT / name).is_file()]
-    return "\n".join(read(name) for name in files)
+    return "\n".join(read(name) for name in below("deploy/") + below("Jenkinsfile") + below("Dockerfile"))
 
 
 def check_endpoints():
@@ -167,8 +170,8 @@ ERR_PATTERNS = [
 
 def err_words():
     """The stable words of the code, tests aside."""
-    files = [name for name in tracked("src/*.rs") if not name.endswith("tests.rs") and (ROOT / name).is_file()]
-    code = "\n".join(re.split(r"^#\[cfg\(test\)\]\nmod tests \{", read(name), flags=re.M)[0] for name in files)
+    names = [name for name in below("src/", ".rs") if not name.endswith("tests.rs")]
+    code = "\n".join(re.split(r"^#\[cfg\(test\)\]\nmod tests \{", read(name), flags=re.M)[0] for name in names)
     functions = re.findall(r"pub fn err\(self\) -> &'static str \{.*?\n    \}", code, re.S)
     words = set(re.findall(r'(?:=>|\{) "(\w+)"', "\n".join(functions)))
     for pattern in ERR_PATTERNS:

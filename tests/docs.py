@@ -104,6 +104,22 @@ def check_links():
                 assert anchor in anchors(page.read_text()), f"{name}: {target}: there is no such heading"
 
 
+def check_paths():
+    """Files and folders that are named without being linked."""
+    for name in GUIDES:
+        for path in re.findall(r"`((?:tests|deploy|docs|perf|loadtest|src)/[\w./-]+)`", prose(read(name))):
+            assert (ROOT / path).exists(), f"{name}: there is no {path}"
+
+
+def check_examples():
+    """What is shown as JSON is JSON, and every path of the HTTP API is in the protocol."""
+    for name in GUIDES:
+        for line in "\n".join(blocks(read(name), "json")).splitlines():
+            assert not line.strip() or isinstance(json.loads(line), dict), f"{name}: {line}"
+    for path in json.loads(read("docs/openapi.json"))["paths"]:
+        assert path in read("docs/protocol.md"), f"docs/protocol.md lacks {path}"
+
+
 def config_keys():
     return set(re.findall(r"^\| `([a-z_.]+)` \|", read("docs/config.md"), re.M))
 
@@ -448,6 +464,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for what, check in (
             ("every link and anchor of every page leads somewhere", check_links),
+            ("every file that is named exists", check_paths),
+            ("what is shown as JSON is JSON, and every call of the API is described", check_examples),
             ("every metric, key and field that is named exists", check_names),
             ("every endpoint that is named exists", check_endpoints),
             ("every flag that is named exists", check_flags),

@@ -33,7 +33,7 @@ PID, SECRET = "502", "a-secret-for-the-documents"
 OLD_PID = "66"
 CONFIG = f"""
 [limits]
-drain = "3s"
+drain = "2s"
 close_timeout = "1s"
 [[projects]]
 pid = "{PID}"

@@ -28,7 +28,7 @@ from browser import Page
 from running import PATIENCE, Report, free_port, get, node, process, signed_query, until
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ["README.md", "README.zh.md", "docs/protocol.md", "docs/operating.md", "docs/migration.md"]
+GUIDES = ["README.md", "README.zh.md", "docs/protocol.md", "docs/protocol.zh.md", "docs/operating.md", "docs/migration.md"]
 PID, SECRET = "502", "a-secret-for-the-documents"
 OLD_PID = "66"
 CONFIG = f"""
@@ -240,6 +240,16 @@ def check_twins():
     for language in ("sh", "console", "promql", "toml", "text"):
         assert blocks(english, language) == blocks(chinese, language), f"the blocks of {language} differ"
     assert english.count("docs/images/") == chinese.count("docs/images/")
+
+
+def check_protocols():
+    """The Chinese protocol shows the same, the clients aside, and has the same words and codes."""
+    english, chinese = read("docs/protocol.md"), read("docs/protocol.zh.md")
+    shown = [re.findall(r"^```.*?^```", text, re.M | re.S) for text in (english, chinese)]
+    assert [block for block in shown[0] if "class Feed" not in block] == shown[1], "the blocks differ"
+    rows = [[re.findall(r"`(\w+)`|^\| (\d{4}) ", row) for row in re.findall(r"^\| (?:`\w+`[^|]*|\d{4} )\|", text, re.M)] for text in (english, chinese)]
+    for one, other in zip(*rows, strict=True):
+        assert one == other, f"{one} in English, {other} in Chinese"
 
 
 def check_configurations(binary, folder):
@@ -474,6 +484,7 @@ def main():
             ("docs/operating.md has a section for every alert", check_alerts),
             ("docs/operating.md has the rights in Redis that the tests grant", check_rights),
             ("the two READMEs are in step", check_twins),
+            ("so are the two pages of the protocol", check_protocols),
             ("every configuration that is shown is a good one", lambda: check_configurations(binary, folder)),
             ("the test vectors of signing are right", lambda: check_vectors(binary)),
         ):

@@ -13,6 +13,7 @@ import hmac
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -231,6 +232,21 @@ def check_rights():
         block = re.search(rf"const {name}: &\[&str\] =\s*&\[(.*?)\];", tests.read_text(), re.S)[1]
         granted = " ".join(re.findall(r'"([^"]+)"', block))
         assert f" {granted} " in shown, f"docs/operating.md: {name} is {granted}"
+
+
+def check_queries(folder):
+    """Prometheus' own parser reads what is shown as a query."""
+    assert shutil.which("promtool"), "promtool is not installed: .ci/setup installs it (Debian package prometheus)"
+    watched = read("docs/operating.md").split("## Metrics to watch")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|.*\|$", watched, re.M)[2:]
+    queries = [span for row in rows for span in re.findall(r"`([^`]+)`", row) if re.match(r"ws_|[a-z_]+(?: by)? ?\(", span)]
+    queries += [line for name in ("README.md", "README.zh.md") for line in "\n".join(blocks(read(name), "promql")).splitlines() if line]
+    assert len(queries) > 20, queries
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    file = Path(folder, "queries.yml")
+    file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+    checked = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def check_twins():
@@ -485,6 +501,7 @@ def main():
             ("docs/operating.md has the rights in Redis that the tests grant", check_rights),
             ("the two READMEs are in step", check_twins),
             ("so are the two pages of the protocol", check_protocols),
+            ("every query that is shown is one", lambda: check_queries(folder)),
             ("every configuration that is shown is a good one", lambda: check_configurations(binary, folder)),
             ("the test vectors of signing are right", lambda: check_vectors(binary)),
         ):

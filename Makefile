@@ -24,7 +24,8 @@ test: ## every test; installs what they need (redis-server, python3-venv, strace
 	@.ci/test
 
 faults: ## the fault scenarios at full length (20 s each)
-	@WS_FAULTS_SECONDS=20 .ci/test faults
+	@.ci/setup
+	@WS_FAULTS_SECONDS=20 $(CARGO) test --features plain-pubsub --locked --test faults --test topologies
 
 simulate: ## SEEDS runs (10000) of the simulation under each profile of faults, from a random seed on
 	@.ci/simulate $(SEEDS)

@@ -475,6 +475,8 @@ pub const LOG_GRACE: Duration = Duration::from_millis(500);
 pub const LOG_SILENCE_MIN: Duration = Duration::from_millis(100);
 /// See [`LOG_SILENCE_MIN`]; also how often an idle publisher makes sure of its epoch.
 pub const LOG_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// So many times in a row may silence end in entries that the live channel has not brought; then it is asked for anew.
+pub const LOG_DEAF_MAX: u32 = 5;
 /// First pause after a failed call to the queue; doubles up to [`LOG_RETRY_MAX`].
 pub const LOG_RETRY_MIN: Duration = Duration::from_millis(20);
 /// See [`LOG_RETRY_MIN`].

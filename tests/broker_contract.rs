@@ -17,7 +17,7 @@ use ws_cluster::{
         Append, Appended, Batch, Body, Broker, BrokerError, Claim, Claimed, Durability, Entry, Kind, News, Open,
         Opened, OriginLast, Position, Retain, Retained, StoredValue,
         memory::Memory,
-        redis::{Redis, RedisSettings},
+        redis::{Redis, RedisSettings, TlsFiles},
     },
     model::Boot,
     protocol::wire::LogPosition,
@@ -313,14 +313,14 @@ async fn contract(queue: &dyn Broker) {
 }
 
 async fn redis(server: &RedisServer, log_bytes_max: usize) -> Redis {
-    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max };
-    let redis = Redis::start(&server.url(), settings).expect("a good URL");
+    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max, durability: Durability::Log };
+    let redis = Redis::start(&server.url(), &TlsFiles::default(), settings).expect("a good URL");
     connected(&redis).await;
     redis
 }
 
 async fn connected(redis: &Redis) {
-    for _ in 0..100 {
+    for _ in 0..250 {
         if redis.join(4).await.is_ok() {
             return;
         }
@@ -342,6 +342,48 @@ fn redis_keeps_the_contract() {
     run(async {
         let server = RedisServer::start(Keeps::Nothing);
         contract(&redis(&server, 1 << 20).await).await;
+    });
+}
+
+#[test]
+fn a_redis_cluster_keeps_the_contract() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start_with(Keeps::Nothing, &["--cluster-enabled", "yes"]);
+        server.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        let url = format!("redis-cluster://127.0.0.1:{}", server.port);
+        let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max: 1 << 20, durability: Durability::Log };
+        let redis = Redis::start(&url, &TlsFiles::default(), settings).expect("a good URL");
+        connected(&redis).await;
+        contract(&redis).await;
+        assert_eq!(server.cli(&["PUBSUB", "SHARDCHANNELS"]), "{ws:5}:live", "it is heard by its slot");
+    });
+}
+
+#[test]
+fn a_redis_that_cannot_say_what_is_on_its_disk_is_refused_for_that() {
+    if !is_available() {
+        return;
+    }
+    run(async {
+        let server = RedisServer::start(Keeps::Everything);
+        let has_waitaof = !server.cli(&["COMMAND", "INFO", "WAITAOF"]).is_empty();
+        let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max: 1 << 20, durability: Durability::Disk };
+        let redis = Redis::start(&server.url(), &TlsFiles::default(), settings).expect("a good URL");
+        let mut joined = redis.join(4).await;
+        while matches!(joined, Err(BrokerError::NotDone(_))) {
+            joined = redis.join(4).await;
+        }
+        if !has_waitaof {
+            assert!(matches!(&joined, Err(BrokerError::Refused(why)) if why.contains("7.2")), "{joined:?}");
+            return;
+        }
+        let shard = Shard { queue: &redis, number: 0 };
+        let epoch = shard.open().await.tail.epoch;
+        let safe = Append { durability: Durability::Disk, ..append(epoch, 0, batch(7, 1, 1)) };
+        assert_eq!(shard.append(safe).await, stored(epoch, 1, Kind::New));
     });
 }
 

@@ -17,8 +17,9 @@ use broker_support::{
 };
 use ws_cluster::{
     broker::{
+        Durability,
         log::LogEvent,
-        redis::{Redis, RedisSettings},
+        redis::{Redis, RedisSettings, TlsFiles},
     },
     metrics::Count,
     model::Refusal,
@@ -32,8 +33,8 @@ fn redis(url: &str) -> Arc<Redis> {
 }
 
 fn redis_with(url: &str, log_bytes_max: usize) -> Arc<Redis> {
-    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max };
-    Arc::new(Redis::start(url, settings).expect("a good URL"))
+    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max, durability: Durability::Log };
+    Arc::new(Redis::start(url, &TlsFiles::default(), settings).expect("a good URL"))
 }
 
 /// Two nodes, each with connections of its own.

@@ -4,13 +4,23 @@
 
 mod broker_support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use broker_support::{Node, run, settings, wait_for};
+use bytes::Bytes;
 use ws_cluster::{
-    broker::{log::LogEvent, memory::Memory},
+    broker::{
+        Append, Appended, Broker, Claim, Claimed, Entry, Live, Open, Opened, Pending, Position, Retain, Retained,
+        RetainedPage, log::LogEvent, memory::Memory,
+    },
     metrics::Count,
-    model::Refusal,
+    model::{Boot, NodeId, Refusal},
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -137,5 +147,77 @@ fn a_node_with_another_number_of_shards_refuses_to_start() {
         let _a = Node::ready(queue.clone(), settings(1, 2)).await;
         let b = Node::start(queue, settings(2, 3));
         b.until("a refusal", |event| matches!(event, LogEvent::Failed(why) if why.contains("2 shards"))).await;
+    });
+}
+
+#[expect(clippy::disallowed_types, reason = "held to take a value out, by a test")]
+type Once = std::sync::Mutex<Option<Live>>;
+
+/// A queue whose first live channel never brings anything.
+struct Deaf {
+    queue: Memory,
+    subscriptions: AtomicUsize,
+    /// The first one's other end.
+    _silent: tokio::sync::mpsc::Sender<ws_cluster::broker::News>,
+    first: Once,
+}
+
+impl Broker for Deaf {
+    fn join(&self, shards: u16) -> Pending<'_, ()> {
+        self.queue.join(shards)
+    }
+    fn open(&self, shard: u16, open: Open) -> Pending<'_, Opened> {
+        self.queue.open(shard, open)
+    }
+    fn append(&self, shard: u16, append: Append) -> Pending<'_, Appended> {
+        self.queue.append(shard, append)
+    }
+    fn read(&self, shard: u16, after: Position, entries_max: usize) -> Pending<'_, Vec<Entry>> {
+        self.queue.read(shard, after, entries_max)
+    }
+    fn subscribe(&self, shard: u16) -> Pending<'_, Live> {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        match self.first.lock().expect("no panic").take() {
+            Some(live) => Box::pin(std::future::ready(Ok(live))),
+            None => self.queue.subscribe(shard),
+        }
+    }
+    fn retain(&self, shard: u16, retain: Retain) -> Pending<'_, Retained> {
+        self.queue.retain(shard, retain)
+    }
+    fn retained(&self, shard: u16, cursor: Option<Bytes>, values_max: usize) -> Pending<'_, RetainedPage> {
+        self.queue.retained(shard, cursor, values_max)
+    }
+    fn claim(&self, claim: Claim) -> Pending<'_, Claimed> {
+        self.queue.claim(claim)
+    }
+    fn release(&self, node: NodeId, boot: Boot) -> Pending<'_, ()> {
+        self.queue.release(node, boot)
+    }
+    fn keeps_data(&self) -> bool {
+        self.queue.keeps_data()
+    }
+    fn takes_values(&self) -> bool {
+        self.queue.takes_values()
+    }
+}
+
+#[test]
+fn a_live_channel_that_brings_nothing_is_asked_for_anew() {
+    run(async {
+        let (silent, news) = tokio::sync::mpsc::channel(1);
+        let first = Once::new(Some(Live::news(news)));
+        let queue =
+            Arc::new(Deaf { queue: Memory::new(64 << 20), subscriptions: AtomicUsize::new(0), _silent: silent, first });
+        let a = Node::ready(queue.clone(), settings(1, 1)).await;
+        let pushed = std::cell::Cell::new(0);
+        wait_for("a second subscription", WAIT, || {
+            a.push("t", pushed.get()).expect("taken");
+            pushed.set(pushed.get() + 1);
+            queue.subscriptions.load(Ordering::Relaxed) > 1
+        })
+        .await;
+        wait_for("all heard", WAIT, || a.heard_count() as u64 == pushed.get()).await;
+        assert_eq!(a.heard(), (0..pushed.get()).collect::<Vec<_>>());
     });
 }

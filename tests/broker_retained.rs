@@ -15,10 +15,10 @@ use broker_support::{
 use bytes::Bytes;
 use ws_cluster::{
     broker::{
-        Broker, Retain, StoredValue,
+        Broker, Durability, Retain, StoredValue,
         log::LogEvent,
         memory::Memory,
-        redis::{Redis, RedisSettings},
+        redis::{Redis, RedisSettings, TlsFiles},
     },
     metrics::Count,
     model::{LastValue, Pid, Published, RecordId, RetainOutcome, Stamp, Tag, record::shard_of},
@@ -102,8 +102,8 @@ fn what_one_node_retains_comes_to_the_next_over_the_embedded_queue() {
 }
 
 fn redis(server: &RedisServer) -> Arc<Redis> {
-    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max: 64 << 20 };
-    Arc::new(Redis::start(&server.url(), settings).expect("a good URL"))
+    let settings = RedisSettings { prefix: "ws".to_owned(), log_bytes_max: 64 << 20, durability: Durability::Log };
+    Arc::new(Redis::start(&server.url(), &TlsFiles::default(), settings).expect("a good URL"))
 }
 
 #[test]

@@ -4,35 +4,48 @@
 //! batches), subscribers on both that stay connected; a fault in the middle; then what the pushers were told is
 //! compared with what every subscriber got. The same comparison must fail on a plain pub/sub queue, or it proves
 //! nothing. `WS_FAULTS_SECONDS` is how long is pushed (6 by default; `make faults` takes 20).
+//!
+//! Where each fault is made (here, unless another file is named; `broker_faults.rs` does it to logs without nodes):
+//!
+//! | fault | test |
+//! |---|---|
+//! | connections killed in a loop | `cutting_every_connection_each_second_…`, `cutting_only_the_subscriptions_…` |
+//! | Redis stopped (SIGSTOP), asleep (DEBUG SLEEP) | `a_stopped_redis_…`, `a_sleeping_redis_…` |
+//! | Redis killed, back empty, with its file, twice | `redis_killed_and_back_empty_…`, `…_with_its_data_…`, `…_at_once_again_…` |
+//! | the same while a node stands still | `redis_killed_while_a_node_is_stopped_…` |
+//! | a replica promoted that lacks writes | `topologies.rs` (both), `broker_faults.rs::a_promoted_replica_…` |
+//! | Sentinel fail-over; the old master comes back writable | `topologies.rs::a_fail_over_by_sentinels_…` |
+//! | slot migration; loss of a cluster's master that comes back | `topologies.rs::a_cluster_whose_slots_move_…` |
+//! | output buffer overrun | `a_subscription_that_redis_ends_for_its_backlog_…` |
+//! | a subscriber that lags | `a_node_that_is_stopped_for_three_seconds_…`, `broker_faults.rs::a_node_that_does_not_take_its_events_…` |
+//! | a live channel that goes deaf | `broker_log.rs::a_live_channel_that_brings_nothing_…` |
+//! | replies lost | `lost_replies_…`, `broker_log.rs::lost_replies_…` |
+//! | links stalled, cut | `a_node_whose_link_stalls_…`, `a_node_that_is_cut_off_…` |
+//! | publishing nodes killed | `what_killed_nodes_acknowledged_…`; at every step: `simulation`, the log's model tests |
+//! | a node with clients killed, which resume elsewhere | `clients_of_a_killed_node_resume_at_another` |
+//! | FLUSHALL; out of memory | `a_flushed_redis_…`; `a_redis_out_of_memory_…` |
+//! | two nodes with one id; a lease lost | `cluster.rs::…same_id_refuses_to_start`, `broker_faults.rs::two_nodes_with_one_id_…`; `…longer_than_its_lease_…` |
+//! | the log trimmed past a node | `what_the_log_no_longer_holds_is_told_as_a_gap` |
+//! | strangers' writes into the log | `broker_faults.rs::what_a_stranger_writes_…` |
 
 mod support;
 
 use std::time::Duration;
 
 use support::{
-    Client, Cluster, Config, Load, Node, Redis, Setup, bounded, bounded_by,
+    Client, Cluster, Config, Node, Redis, Setup, bounded, bounded_by,
     checker::{Pushed, Received, Report, check},
     eventually, http, json,
     node::{Driver, Queue},
     proxy::Link,
     redis::Persistence,
     run_with,
+    scenario::{expect_clean, roomy, seconds, third, under_load},
 };
 use tokio::{sync::Mutex, time::sleep};
 
 /// Scenarios that share a process take turns: each needs the whole machine.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-/// How long is pushed.
-fn seconds() -> Duration {
-    let seconds = std::env::var("WS_FAULTS_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(6).max(6))
-}
-
-/// The promise is to connections that stay up: what a stalled node owes them fits their outbox.
-fn roomy() -> Config {
-    Config::new().limit("outbox_frames_max", 1_000_000).limit("outbox_bytes_max", 256 << 20)
-}
 
 /// A run: what the nodes are, how long is pushed, and whose subscribers count.
 struct Run {
@@ -42,6 +55,7 @@ struct Run {
     /// The nodes reach Redis through a proxy: `Some(true)` all, `Some(false)` the last.
     proxied: Option<bool>,
     duration: Duration,
+    nodes: u16,
     /// Subscribers are on the first so many nodes.
     watched: usize,
 }
@@ -49,18 +63,18 @@ struct Run {
 impl Run {
     fn new(name: &'static str) -> Self {
         let (persistence, config, duration) = (Persistence::None, roomy(), seconds());
-        Self { name, persistence, config, proxied: None, duration, watched: 2 }
+        Self { name, persistence, config, proxied: None, duration, nodes: 2, watched: 2 }
     }
 
-    /// Pushes at two nodes while `fault` happens; the comparison.
+    /// Pushes at the nodes while `fault` happens; the comparison.
     fn with(self, fault: impl AsyncFnOnce(&mut Cluster)) -> Report {
         let mut report = Report::default();
         let _alone = ALONE.blocking_lock();
         bounded_by(self.duration + Duration::from_secs(60), async {
             let redis = Redis::start(self.persistence).await;
             let cluster = match self.proxied {
-                None => Cluster::over(redis, 2, self.config).await,
-                Some(all) => Cluster::through_proxy(redis, 2, all, self.config).await,
+                None => Cluster::over(redis, self.nodes, self.config).await,
+                Some(all) => Cluster::through_proxy(redis, self.nodes, all, self.config).await,
             };
             report = under_load(self.name, cluster, self.watched, self.duration, fault).await;
         });
@@ -68,45 +82,9 @@ impl Run {
     }
 }
 
-/// Pushes through all nodes while `fault` happens; the comparison, printed.
-async fn under_load(
-    name: &str,
-    mut cluster: Cluster,
-    watched: usize,
-    duration: Duration,
-    fault: impl AsyncFnOnce(&mut Cluster),
-) -> Report {
-    let load = Load::connect(&cluster.nodes, watched, 3, 2000).await;
-    let (report, ()) = tokio::join!(load.run(duration), fault(&mut cluster));
-    eprintln!("{name}: {report}");
-    for node in &cluster.nodes[..watched] {
-        let log = async |event: &str| node.metric(&format!("ws_log_records_total event=\"{event}\"")).await;
-        let (replayed, duplicate) = (log("replayed").await, log("duplicate").await);
-        let epochs = node.metric("ws_log_epochs_total").await;
-        let (catch_ups, losses) =
-            (node.metric("ws_log_catch_ups_total").await, node.metric("ws_log_losses_total").await);
-        let id = node.id;
-        eprintln!(
-            "{name}: node {id}: {epochs} epochs, {replayed} replayed, {duplicate} duplicate, {catch_ups} catch-ups, {losses} losses"
-        );
-    }
-    report
-}
-
-fn expect_clean(report: &Report) {
-    assert_eq!(report.faults(), 0, "{report}");
-    // A run in which little was accepted shows little.
-    let least = 500 * usize::try_from(seconds().as_secs()).expect("a small number") / 2;
-    assert!(report.acknowledged > least, "{report}");
-}
-
 /// A Redis that keeps its data.
 fn on_file(name: &'static str) -> Run {
     Run { persistence: Persistence::AppendOnly, ..Run::new(name) }
-}
-
-fn third() -> Duration {
-    seconds() / 3
 }
 
 #[test]
@@ -315,13 +293,17 @@ fn a_node_that_is_stopped_for_longer_than_its_lease_comes_back_and_catches_up() 
 }
 
 #[test]
-fn what_a_killed_node_acknowledged_arrives_at_the_others() {
-    let report = Run { watched: 1, ..Run::new("pushing node killed") }.with(async |cluster| {
-        sleep(third()).await;
-        cluster.b().signal("KILL");
+fn what_killed_nodes_acknowledged_arrives_at_the_others() {
+    let report = Run { nodes: 4, watched: 1, ..Run::new("pushing nodes killed") }.with(async |cluster| {
+        sleep(third() / 2).await;
+        for node in &cluster.nodes[1..] {
+            // Wherever it happens to be.
+            sleep(Duration::from_millis(fastrand::u64(300..900))).await;
+            node.signal("KILL");
+        }
     });
     expect_clean(&report);
-    assert!(report.unsure > 0, "the pushers of the killed node were not refused: {report}");
+    assert!(report.unsure > 0, "the pushers of the killed nodes were not refused: {report}");
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub enum Durability {
     Log,
     /// So many replicas have it too.
     Replicas(u8),
+    /// It is on the queue's disk.
+    Disk,
 }
 
 /// The question with which a publisher joins the shard's epoch or starts the next.

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
-use ws_cluster_redis::{Lane, Link, LinkError};
+use ws_cluster_redis::{Channels, Lane, Link, LinkError, TlsFiles};
 
 use super::{
     Append, Appended, Broker, BrokerError, Claim, Claimed, Content, Entry, Kind, Live, Open, Opened, OriginLast,
@@ -35,7 +35,8 @@ pub struct PlainPubSub {
 impl PlainPubSub {
     /// Starts to connect; as [`super::redis::Redis::start`].
     pub fn start(url: &str, prefix: &str) -> Result<Self, BrokerError> {
-        let link = Link::start(url, LOG_LIVE_MESSAGES_MAX).map_err(|error| BrokerError::Refused(error.to_string()))?;
+        let link = Link::start(url, &TlsFiles::default(), LOG_LIVE_MESSAGES_MAX)
+            .map_err(|error| BrokerError::Refused(error.to_string()))?;
         Ok(Self { link, prefix: prefix.to_owned(), lasts: Lock::default() })
     }
 
@@ -45,7 +46,13 @@ impl PlainPubSub {
 
     async fn ping(&self) -> Result<(), BrokerError> {
         self.link.connected(Duration::from_secs(1)).await.map_err(failure)?;
-        self.link.call(Lane::Write, "PING", Vec::new()).await.map(drop).map_err(failure)
+        self.link
+            .server(b"ping")
+            .map_err(failure)?
+            .call(Lane::Write, "PING", Vec::new())
+            .await
+            .map(drop)
+            .map_err(failure)
     }
 }
 
@@ -74,8 +81,10 @@ impl Broker for PlainPubSub {
     fn append(&self, shard: u16, append: Append) -> Pending<'_, Appended> {
         Box::pin(async move {
             let batch = append.batch;
-            let arguments = vec![self.channel(shard).into(), batch.encode()];
-            self.link.call(Lane::Write, "PUBLISH", arguments).await.map_err(failure)?;
+            let channel = self.channel(shard);
+            let server = self.link.server(channel.as_bytes()).map_err(failure)?;
+            let publish = if self.link.channels() == Channels::OfSlots { "SPUBLISH" } else { "PUBLISH" };
+            server.call(Lane::Write, publish, vec![channel.into(), batch.encode()]).await.map_err(failure)?;
             let position = Position { epoch: EPOCH, offset: append.seen_offset };
             let last = OriginLast { origin: batch.origin, seq: batch.last_seq(), position };
             self.lasts.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.origin, last);

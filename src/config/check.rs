@@ -7,7 +7,7 @@ use super::{
     listeners::{Group, Listener, overlap},
     projects::SECRET_BYTES_MIN,
     sources::Origins,
-    values::{Env, Port, QueueKind},
+    values::{Ack, Env, Port, QueueKind},
 };
 
 /// The first key's value is at most the second's, because; a second of 0 is no bound.
@@ -146,7 +146,24 @@ impl Check<'_> {
             // Nodes that were meant as a cluster would each be alone, and nothing would say so.
             return Err(self.refuse("redis_url", "is not used by queue = memory (default); give queue = redis too"));
         }
-        Ok(())
+        if is_memory && self.config.ack != Ack::Log {
+            return Err(self.refuse("ack", "needs queue = redis: the embedded queue has neither replicas nor a disk"));
+        }
+        self.redis_files()
+    }
+
+    fn redis_files(&self) -> Result<(), ConfigError> {
+        let Config { redis_ca_file, redis_cert_file, redis_key_file, redis_url, .. } = self.config;
+        let files = [redis_ca_file, redis_cert_file, redis_key_file];
+        let keys = ["redis_ca_file", "redis_cert_file", "redis_key_file"];
+        if let Some((key, _)) = keys.iter().zip(files).find(|(_, file)| file.is_some() && !redis_url.is_tls()) {
+            return Err(self.refuse(key, "is not used by this redis_url; write rediss for TLS"));
+        }
+        match (redis_cert_file, redis_key_file) {
+            (Some(_), None) => Err(self.refuse("redis_cert_file", "needs its key; give redis_key_file too")),
+            (None, Some(_)) => Err(self.refuse("redis_key_file", "needs its certificate; give redis_cert_file too")),
+            _ => Ok(()),
+        }
     }
 
     fn demo(&self) -> Result<(), ConfigError> {

@@ -189,6 +189,9 @@ pub fn apply(name: &str, config: &mut Config, given: &Given) -> Result<(), Confi
 }
 
 const PORT: &str = "1-65535, 0 (chosen by the kernel and printed) or `off`";
+const REDIS_URL: &str = "`redis://[user:pass@]host:port/db`, `redis-sentinel://[user:pass@]host:port,host:port/db`, \
+                         `redis-cluster://[user:pass@]host:port,host:port`; `rediss` in place of `redis` for TLS";
+const A_FILE: &str = "a path that ends in a file's name";
 const HOST: &str = "IP address or `localhost`";
 
 static NODE: &[Section] = &[
@@ -280,14 +283,30 @@ static NODE: &[Section] = &[
         keys: &[
             Key::word("queue", "`memory`, `redis`", |c| &mut c.queue)
                 .is("What carries pushes between the nodes. memory is inside the process: one node alone."),
-            Key::word("redis_url", "`redis://[user:pass@]host:port/db`, `rediss://` for TLS", |c| &mut c.redis_url)
-                .secret()
-                .is("Where Redis is, for queue = redis. Given without a `queue` anywhere it is refused."),
+            Key::word("redis_url", REDIS_URL, |c| &mut c.redis_url).secret().is(
+                "Where Redis (7.0 or later) is, for queue = redis. Several hosts are sentinels or members of a cluster; the rest is found. Behind \
+                 a `?`: `sentinelServiceName` (`mymaster`), `sentinelUsername`, `sentinelPassword`, `node=host:port` for one more host. Given \
+                 without a `queue` anywhere it is refused.",
+            ),
+            Key::new("redis_ca_file", Kind::Text(A_FILE, is_file), |c| &mut c.redis_ca_file)
+                .is("Roots, in PEM, that are trusted in place of the system's when `redis_url` begins with `rediss`."),
+            Key::new("redis_cert_file", Kind::Text(A_FILE, is_file), |c| &mut c.redis_cert_file)
+                .is("This node's own certificate, in PEM, where Redis asks for one; `redis_key_file` belongs to it."),
+            Key::new("redis_key_file", Kind::Text(A_FILE, is_file), |c| &mut c.redis_key_file)
+                .is("The key of `redis_cert_file`, in PEM."),
+            Key::word("ack", "`log`, `replica`, `disk`", |c| &mut c.ack).is(
+                "When a push is answered, with queue = redis: when it is in the log; when `ack_replicas` replicas have it too (WAIT); when it is on \
+                 the master's disk (WAITAOF: Redis 7.2 or later with `appendonly yes`; an older one is refused at the start). What is not confirmed \
+                 within a second is tried again, and refused (503) after `pending_timeout`.",
+            ),
+            Key::number("ack_replicas", Unit::Of("replicas"), 1, 16, |c| &mut c.ack_replicas)
+                .is("How many replicas ack = replica waits for.")
+                .extremes("A fail-over to another replica has to be made good by the nodes.", "Without so many replicas every push is refused."),
             Key::new("key_prefix", Kind::Text("1 to 64 of A-Z a-z 0-9 _ . : -", is_key_prefix), |c| &mut c.key_prefix)
                 .is("What every key in the queue begins with. The same on every node of a cluster; clusters with different ones can share a Redis."),
             Key::number("shards", Unit::Of("logs"), 1, 256, |c| &mut c.shards)
-                .is("Logs in the queue. The same on every node of a cluster.")
-                .extremes("One append in flight each: fewer pushes a second.", "More polls of an idle queue; smaller batches."),
+                .is("Logs in the queue. The same on every node of a cluster, and for as long as the queue remembers it. In a Redis Cluster each is on one master.")
+                .extremes("One append in flight each: fewer pushes a second; a Redis Cluster has masters without work.", "More polls of an idle queue; smaller batches."),
         ],
     },
     Section {
@@ -302,7 +321,7 @@ static NODE: &[Section] = &[
                 .is("Modules that are logged at another level, as `ws_cluster::broker=debug,ws_cluster::http=warn`."),
             Key::word("log_format", "`human`, `json`", |c| &mut c.log_format)
                 .is("How a log line looks. Times are UTC; control characters are escaped, values cut at 256 bytes."),
-            Key::new("log_file", Kind::Text("a path that ends in a file's name", is_log_file), |c| &mut c.log_file).is(
+            Key::new("log_file", Kind::Text(A_FILE, is_file), |c| &mut c.log_file).is(
                 "Where lines go; without it to the standard error. One process a file. Rotated files stand beside it and are called \
                  after the moment, in UTC, and a number: `ws-cluster.2026-11-27T00-12-33.001.log.gz`. A file that somebody else \
                  moves away is made anew within a second, without a signal.",
@@ -346,7 +365,7 @@ fn is_log_targets(text: &str) -> bool {
     Directives::parse(&format!("info,{text}")).is_ok()
 }
 
-fn is_log_file(text: &str) -> bool {
+fn is_file(text: &str) -> bool {
     let is_name = |name: &str| !matches!(name, "" | "." | "..");
     text.len() < 4096 && !text.contains('\0') && text.rsplit('/').next().is_some_and(is_name)
 }
@@ -373,8 +392,8 @@ mod tests {
 
     #[test]
     fn log_files_and_targets_are_checked() {
-        assert!(["ws.log", "/var/log/ws-cluster.log", "a/b"].iter().all(|path| is_log_file(path)));
-        assert!(["", "/", "logs/", "a/..", ".", "a\0b"].iter().all(|path| !is_log_file(path)));
+        assert!(["ws.log", "/var/log/ws-cluster.log", "a/b"].iter().all(|path| is_file(path)));
+        assert!(["", "/", "logs/", "a/..", ".", "a\0b"].iter().all(|path| !is_file(path)));
         assert!(is_log_targets("ws_cluster::broker=debug, ws_cluster::http=warn"));
         assert!(["", "debug", "ws_cluster=trace", "a=b=debug"].iter().all(|text| !is_log_targets(text)));
     }

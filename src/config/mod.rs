@@ -19,6 +19,7 @@ mod listeners;
 mod number;
 mod projects;
 mod queue_keys;
+mod redis_url;
 pub mod reload;
 pub mod show;
 pub mod sign;
@@ -33,9 +34,10 @@ use std::net::{IpAddr, Ipv4Addr};
 pub use error::{ConfigError, Source};
 pub use listeners::{Group, Listener};
 pub use projects::{DEMO_PID, DEMO_SECRET};
+pub use redis_url::RedisUrl;
 pub use reload::{Reloaded, Sources};
 pub use sources::{Environment, Flags};
-pub use values::{AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, RedisUrl, SentryDsn};
+pub use values::{Ack, AuthReject, Driver, Env, LogFormat, LogLevel, Port, QueueKind, SentryDsn};
 
 use crate::{
     limits::Limits,
@@ -79,6 +81,16 @@ pub struct Config {
     pub queue: QueueKind,
     /// Where Redis is.
     pub redis_url: RedisUrl,
+    /// A file of roots that are trusted in place of the system's.
+    pub redis_ca_file: Option<String>,
+    /// This node's certificate for Redis, and its key.
+    pub redis_cert_file: Option<String>,
+    /// See `redis_cert_file`.
+    pub redis_key_file: Option<String>,
+    /// When a push is answered.
+    pub ack: Ack,
+    /// How many replicas `ack` = replica waits for.
+    pub ack_replicas: u8,
     /// What every key in the queue begins with: clusters with different prefixes share a Redis without meeting.
     pub key_prefix: String,
     /// Logs in the queue; the same on every node of a cluster.
@@ -152,6 +164,11 @@ impl Config {
             demo: env == Env::Dev,
             queue: QueueKind::Memory,
             redis_url: RedisUrl::default(),
+            redis_ca_file: None,
+            redis_cert_file: None,
+            redis_key_file: None,
+            ack: Ack::Log,
+            ack_replicas: 1,
             key_prefix: "ws-cluster".to_owned(),
             shards: 4,
             cores: 0,

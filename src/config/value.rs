@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     number::{SIZE_FORM, TIME_FORM, parse_size, parse_time, show_size, show_time},
-    values::{Choice, Port, RedisUrl, SentryDsn},
+    redis_url::RedisUrl,
+    values::{Choice, Port, SentryDsn},
 };
 use crate::model::{
     network::{Network, Networks},

@@ -91,6 +91,18 @@ choice! {
 }
 
 choice! {
+    /// When a push is answered.
+    Ack {
+        /// When it is in the log.
+        Log = "log",
+        /// When replicas have it too.
+        Replica = "replica",
+        /// When it is on the disk of the queue.
+        Disk = "disk",
+    }
+}
+
+choice! {
     /// How the cores talk to the kernel.
     Driver {
         /// io_uring where the kernel allows it, else epoll.
@@ -138,69 +150,11 @@ choice! {
     }
 }
 
-/// Where Redis is. The password in it never shows itself: `Debug` and `Display` print stars.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(Box<str>);
-
-impl RedisUrl {
-    /// Checks scheme, host and port; what stands there otherwise is for the queue to judge.
-    ///
-    /// # Errors
-    /// What is wrong and what would be right, without the URL.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "write redis://[user:pass@]host:port/db, or rediss:// for TLS";
-        let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
-        match scheme {
-            "redis" | "rediss" => {}
-            "redis-sentinel" | "rediss-sentinel" | "redis-cluster" | "rediss-cluster" => {
-                return Err(
-                    "Sentinel and Cluster are not served by this version; name one Redis with redis:// or rediss://",
-                );
-            }
-            _ => return Err(FORM),
-        }
-        let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let host_and_port = address.rsplit_once('@').map_or(address, |(_, after)| after);
-        let (host, port) = split_port(host_and_port);
-        let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
-        let database_is_good = database.is_empty() || database.parse::<u8>().is_ok();
-        let printable = text.chars().all(|c| !c.is_whitespace() && !c.is_control());
-        (!host.is_empty() && port_is_good && database_is_good && printable).then(|| Self(text.into())).ok_or(FORM)
-    }
-
-    /// The URL with its password, for the connection and nothing else.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
 /// Divides `host:port`, `[::1]:port` or a host alone.
 pub(super) fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
-    }
-}
-
-impl Default for RedisUrl {
-    fn default() -> Self {
-        Self("redis://127.0.0.1:6379/0".into())
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.split_once("://").zip(self.0.rsplit_once('@')) {
-            // The name too: some write the password in its place.
-            Some(((scheme, _), (_, address))) => write!(f, "{scheme}://***@{address}"),
-            None => f.write_str(&self.0),
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -245,30 +199,6 @@ mod tests {
         assert!(!format!("{dsn:?}").contains("hidden"));
         for bad in ["hidden", "https://sentry.example/42", "https://hidden@sentry.example", "ftp://hidden@h/1"] {
             assert!(!SentryDsn::parse(bad).expect_err(bad).contains("hidden"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_redis_url_is_checked_and_hides_its_password() {
-        let shown = |text| RedisUrl::parse(text).expect(text).to_string();
-        assert_eq!(shown("redis://127.0.0.1:6379/0"), "redis://127.0.0.1:6379/0");
-        assert_eq!(shown("rediss://app:pa@ss:word@redis.example:6380/2"), "rediss://***@redis.example:6380/2");
-        assert_eq!(shown("redis://:secret@[::1]:6379"), "redis://***@[::1]:6379");
-        assert_eq!(shown("redis://secret@host"), "redis://***@host");
-        assert!(!format!("{:?}", RedisUrl::parse("redis://u:hidden@h")).contains("hidden"));
-        for bad in [
-            "",
-            "127.0.0.1:6379",
-            "http://h",
-            "redis://",
-            "redis://:6379",
-            "redis://h:0",
-            "redis://h:x",
-            "redis://h/300",
-            "redis://h/ 0",
-            "redis-cluster://h:1",
-        ] {
-            assert!(RedisUrl::parse(bad).is_err(), "{bad}");
         }
     }
 }

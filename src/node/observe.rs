@@ -99,10 +99,5 @@ fn secrets(config: &Config) -> Vec<String> {
     let of_projects = config.projects.iter().flat_map(|project| project.secrets.iter());
     let all = of_projects.chain(config.operator_token.iter());
     let texts = all.filter_map(|secret| std::str::from_utf8(secret.expose()).ok());
-    let redis = config.redis_url.expose();
-    let password =
-        redis.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(credentials, _)| credentials);
-    let parts =
-        password.into_iter().flat_map(|credentials| [credentials, credentials.rsplit(':').next().unwrap_or("")]);
-    texts.chain(parts).map(str::to_owned).collect()
+    texts.chain(config.redis_url.secrets()).map(str::to_owned).collect()
 }

@@ -17,7 +17,7 @@ use crate::{
         Broker, Durability,
         log::{Log, LogSettings},
         memory::Memory,
-        redis::{Redis, RedisSettings},
+        redis::{Redis, RedisSettings, TlsFiles},
     },
     config::{self, Config, Group, QueueKind, Sources},
     exchange::{Exchange, ExchangeSettings},
@@ -152,7 +152,7 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
         seed: random(),
         shards: config.shards,
         lease_text: banner::public_address(config, bound),
-        durability: Durability::Log,
+        durability: durability(config),
         limits: config.limits.queue.clone(),
     };
     let (log, events) = Log::start(broker(config)?, settings, counters.clone());
@@ -190,8 +190,17 @@ fn broker(config: &Config) -> io::Result<Arc<dyn Broker>> {
     Ok(match config.queue {
         QueueKind::Memory => Arc::new(Memory::new(log_bytes_max)),
         QueueKind::Redis => {
-            let settings = RedisSettings { prefix: config.key_prefix.clone(), log_bytes_max };
-            Arc::new(Redis::start(config.redis_url.expose(), settings).map_err(io::Error::other)?)
+            let (prefix, durability) = (config.key_prefix.clone(), durability(config));
+            let settings = RedisSettings { prefix, log_bytes_max, durability };
+            let files = TlsFiles {
+                roots: config.redis_ca_file.as_ref().map(Into::into),
+                identity: config
+                    .redis_cert_file
+                    .as_ref()
+                    .map(Into::into)
+                    .zip(config.redis_key_file.as_ref().map(Into::into)),
+            };
+            Arc::new(Redis::start(config.redis_url.expose(), &files, settings).map_err(io::Error::other)?)
         }
         #[cfg(feature = "plain-pubsub")]
         QueueKind::PubSub => {
@@ -199,6 +208,14 @@ fn broker(config: &Config) -> io::Result<Arc<dyn Broker>> {
             Arc::new(queue.map_err(io::Error::other)?)
         }
     })
+}
+
+fn durability(config: &Config) -> Durability {
+    match config.ack {
+        config::Ack::Log => Durability::Log,
+        config::Ack::Replica => Durability::Replicas(config.ack_replicas),
+        config::Ack::Disk => Durability::Disk,
+    }
 }
 
 fn bind(config: &Config, cores: u8) -> io::Result<Vec<Bound>> {

@@ -136,6 +136,15 @@ fn what_cannot_work_together_is_refused() {
             &["--redis_url", "redis://u:hidden@h"],
             "redis_url = \"redis://***@h\" (flag --redis_url): is not used by queue",
         ),
+        (&["--ack", "replica"], "ack = \"replica\" (flag --ack): needs queue = redis"),
+        (
+            &["--queue", "redis", "--redis_url", "redis://h", "--redis_ca_file", "ca.pem"],
+            "redis_ca_file = \"ca.pem\" (flag --redis_ca_file): is not used by this redis_url",
+        ),
+        (
+            &["--queue", "redis", "--redis_url", "rediss://h", "--redis_cert_file", "node.pem"],
+            "redis_cert_file = \"node.pem\" (flag --redis_cert_file): needs its key",
+        ),
         (
             &["--kick_oldest", "true", "--connections_per_uid", "0"],
             "kick_oldest = \"true\" (flag --kick_oldest): is never",
@@ -159,6 +168,8 @@ fn what_cannot_work_together_is_refused() {
         &["--operator_host", "0.0.0.0", "--operator_token", "t"],
         &["--operator_host", "0.0.0.0", "--metrics_port", "off", "--pprof_port", "off", "--swagger_port", "off"],
         &["--queue", "redis", "--redis_url", "rediss://u:p@h:6380/1"],
+        &["--queue", "redis", "--redis_url", "redis-sentinel://u:p@h:1,i/0?sentinelPassword=q", "--ack", "replica"],
+        &["--queue", "redis", "--redis_url", "rediss-cluster://h:1,i:2", "--redis_ca_file", "ca.pem"],
     ] {
         flags(good).config();
     }
@@ -214,7 +225,10 @@ fn a_bad_secret_is_refused_without_being_shown() {
     for (given, start) in [
         (&["--operator_token", "hidden hidden"][..], "operator_token (flag --operator_token): holds what cannot"),
         (&["--queue", "redis", "--redis_url", "hidden"], "redis_url (flag --redis_url): write redis://"),
-        (&["--queue", "redis", "--redis_url", "redis-cluster://:hidden@h"], "redis_url (flag --redis_url): Sentinel"),
+        (
+            &["--queue", "redis", "--redis_url", "redis-ring://:hidden@h"],
+            "redis_url (flag --redis_url): write redis://",
+        ),
     ] {
         let refusal = flags(given).refusal();
         assert!(refusal.starts_with(start), "{refusal}");

@@ -36,6 +36,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Their queue, if it is Redis.
     pub redis: Option<Redis>,
+    /// Where it is, if it is somebody else's.
+    pub url: Option<String>,
     /// The link to it, if it goes through one that can be broken.
     pub proxy: Option<Proxy>,
     /// What they were started with.
@@ -47,20 +49,26 @@ impl Cluster {
     /// Starts the nodes of a column and waits until all are ready.
     pub async fn start(setup: Setup, config: Config) -> Self {
         let redis = if setup.nodes > 1 { Some(Redis::start(Persistence::None).await) } else { None };
-        Self { nodes: Vec::new(), redis, proxy: None, config, setup }.filled().await
+        Self { nodes: Vec::new(), redis, url: None, proxy: None, config, setup }.filled().await
     }
 
     /// Starts nodes over this Redis.
     pub async fn over(redis: Redis, nodes: u16, config: Config) -> Self {
         let setup = Setup { nodes, ..Setup::TWO };
-        Self { nodes: Vec::new(), redis: Some(redis), proxy: None, config, setup }.filled().await
+        Self { nodes: Vec::new(), redis: Some(redis), url: None, proxy: None, config, setup }.filled().await
+    }
+
+    /// Starts nodes over the Redis that this URL leads to.
+    pub async fn at(url: String, nodes: u16, config: Config) -> Self {
+        let setup = Setup { nodes, ..Setup::TWO };
+        Self { nodes: Vec::new(), redis: None, url: Some(url), proxy: None, config, setup }.filled().await
     }
 
     /// Starts nodes over this Redis, the last of them (or all) through a proxy.
     pub async fn through_proxy(redis: Redis, nodes: u16, all: bool, config: Config) -> Self {
         let proxy = Proxy::before(redis.address()).await;
         let (url, setup) = (proxy.url(), Setup { nodes, ..Setup::TWO });
-        let mut cluster = Self { nodes: Vec::new(), redis: Some(redis), proxy: Some(proxy), config, setup };
+        let mut cluster = Self { nodes: Vec::new(), redis: Some(redis), url: None, proxy: Some(proxy), config, setup };
         for number in 0..nodes {
             let queue = if all || number + 1 == nodes { Queue::RedisAt(&url) } else { cluster.queue() };
             let node = Node::start(200 + number, queue, Driver::Auto, &cluster.config).await;
@@ -85,7 +93,11 @@ impl Cluster {
 
     /// What the nodes share.
     pub fn queue(&self) -> Queue<'_> {
-        self.redis.as_ref().map_or(Queue::Memory, Queue::Redis)
+        match (&self.redis, &self.url) {
+            (Some(redis), _) => Queue::Redis(redis),
+            (None, Some(url)) => Queue::RedisAt(url),
+            (None, None) => Queue::Memory,
+        }
     }
 
     /// One node.

@@ -16,8 +16,11 @@ pub mod node;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod scenario;
 pub mod sign;
+pub mod tls;
 pub mod token;
+pub mod topology;
 pub mod trace;
 
 use std::time::Duration;
@@ -30,6 +33,7 @@ pub use load::Load;
 pub use node::Node;
 pub use redis::Redis;
 pub use serde_json::{Value, json};
+pub use topology::{RedisCluster, Sentinels};
 
 /// How long anything that must happen may take. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);

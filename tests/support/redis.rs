@@ -24,28 +24,52 @@ pub enum Persistence {
     AppendOnly,
 }
 
-/// A running Redis.
+/// A running Redis, or a sentinel, which answers the same way.
 #[derive(Debug)]
 pub struct Redis {
     port: u16,
     folder: PathBuf,
-    persistence: Persistence,
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
 impl Redis {
     /// Starts one on a free port.
     pub async fn start(persistence: Persistence) -> Self {
+        Self::start_with(persistence, &[]).await
+    }
+
+    /// The same with more on its command line.
+    pub async fn start_with(persistence: Persistence, more: &[&str]) -> Self {
         // Another process may take the port between our look and Redis's bind: then the next one is tried.
         for _ in 0..10 {
-            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("redis"));
-            std::fs::create_dir_all(&folder).expect("a folder for Redis");
-            let mut redis = Self { port: free_port(), folder, persistence, process: None };
+            let mut redis = Self::prepared(free_port());
+            redis.give(&arguments(persistence));
+            redis.give(more);
             if redis.launch().await {
                 return redis;
             }
         }
         panic!("redis-server does not start; `make test` installs it");
+    }
+
+    /// One that will listen on this port, has a folder of its own, and is not started.
+    pub fn prepared(port: u16) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("redis"));
+        std::fs::create_dir_all(&folder).expect("a folder for Redis");
+        Self { port, folder, arguments: Vec::new(), process: None }
+    }
+
+    /// Adds to its command line.
+    pub fn give(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
+    /// Writes a file into its folder; where it is.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.join(name);
+        std::fs::write(&path, text).expect("a file for Redis");
+        path.to_string_lossy().into_owned()
     }
 
     /// `redis://127.0.0.1:port/0`
@@ -56,6 +80,11 @@ impl Redis {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its process's id.
@@ -87,12 +116,12 @@ impl Redis {
         signal(self.pid(), name);
     }
 
-    async fn launch(&mut self) -> bool {
-        let (append_only, port) = (if self.persistence == Persistence::AppendOnly { "yes" } else { "no" }, self.port);
+    /// Starts the process; whether it runs.
+    pub async fn launch(&mut self) -> bool {
         let log = std::fs::File::create(self.folder.join("log")).expect("a log for Redis");
         let spawned = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", append_only])
-            .args(["--appendfsync", "always", "--enable-debug-command", "yes", "--dir"])
+            .args(&self.arguments)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"])
             .arg(&self.folder)
             .stdin(Stdio::null())
             .stdout(log)
@@ -143,7 +172,14 @@ impl Drop for Redis {
     }
 }
 
-fn free_port() -> u16 {
+/// What makes it persist, or not.
+pub fn arguments(persistence: Persistence) -> [&'static str; 8] {
+    let append_only = if persistence == Persistence::AppendOnly { "yes" } else { "no" };
+    ["--save", "", "--appendonly", append_only, "--appendfsync", "always", "--enable-debug-command", "yes"]
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("its address").port()
 }

@@ -1,34 +1,41 @@
 //! Redis for the log: connections, raw commands and live channels, behind an API without generics, so that what is
 //! built on it does not compile fred again.
 //!
-//! Two connections carry commands (one for what must not wait, one for reading), a third the live channels. Nothing
-//! is ever sent twice: a command whose answer is lost fails as [`LinkError::Unknown`], and who sent it decides.
+//! A [`Link`] leads to one server, to the master that sentinels name, or to the masters of a cluster; a [`Server`] is the
+//! connections to one of them, and [`Link::server`] says which has a key. fred's own clients for Sentinel and Cluster are
+//! not used: the one stays with a master that is none any more for as long as it answers, the other sends a command
+//! again. Nothing is ever sent twice here: a command whose answer is lost fails as [`LinkError::Unknown`], and who sent it decides.
 //!
 //! Invariants: every call ends within [`CALL_TIMEOUT`] and a bit; a live channel that cannot keep up drops messages
 //! and says so, and never grows. No secret of the URL reaches an error or a log line.
 //! Left out: what the commands mean.
 
+mod connect;
+mod finder;
 mod listening;
+mod places;
 mod reply;
+mod server;
+mod tls;
+mod topology;
+mod trouble;
+mod url;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use fred::{
-    clients::Client,
-    interfaces::{ClientLike, EventInterface},
-    types::{
-        Builder, ClusterHash, ConnectHandle, CustomCommand, RespVersion, Value,
-        config::{
-            Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy, TcpConfig, UnresponsiveConfig,
-        },
-    },
-};
 use tokio::task::JoinHandle;
 
+use self::{
+    finder::Finder,
+    places::Places,
+    topology::Topology,
+    url::{Shape, Target},
+};
 pub use self::{
-    listening::{Listener, Listening, Said},
+    listening::{Channels, Listener, Said},
     reply::Reply,
+    server::Server,
+    tls::TlsFiles,
 };
 
 /// What a call gives back, later.
@@ -36,18 +43,16 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, LinkError>> + Se
 
 /// No call waits longer for its answer.
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
-/// A connection on which an answer is overdue by this much is given up.
-const UNRESPONSIVE: Duration = Duration::from_secs(2);
-/// Pauses between attempts to connect, in milliseconds.
-const RECONNECT_MS: (u32, u32) = (25, 1000);
-/// Commands that may wait for a connection; more fail at once.
-const COMMANDS_MAX: usize = 1024;
+/// How often is looked whether connections stand that somebody waits for.
+const CONNECTED_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a call failed. Divides by what the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkError {
     /// The URL cannot be used. Says why, without the URL.
     Url(String),
+    /// A file for TLS cannot be used. Says which and why.
+    Tls(String),
     /// There is no connection: nothing was sent.
     NotSent(String),
     /// The server answered with this error.
@@ -60,6 +65,7 @@ impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LinkError::Url(text) => write!(f, "the queue's URL: {text}"),
+            LinkError::Tls(text) => write!(f, "TLS to the queue: {text}"),
             LinkError::NotSent(text) => write!(f, "not connected to Redis: {text}"),
             LinkError::Rejected(text) => write!(f, "Redis answered: {text}"),
             LinkError::Unknown(text) => write!(f, "no answer from Redis: {text}"),
@@ -78,195 +84,76 @@ pub enum Lane {
     Read,
 }
 
-/// The connections to one Redis. Dropping it closes them.
+/// The way to one Redis, however many servers it is. Dropping it closes everything.
 pub struct Link {
-    write: Client,
-    read: Client,
-    listening: Listening,
-    tasks: Vec<ConnectHandle>,
-    watchers: Vec<JoinHandle<()>>,
+    places: Arc<Places>,
+    finding: JoinHandle<()>,
 }
 
 impl Link {
-    /// Starts to connect, and goes on doing so for ever; must be called inside a tokio runtime. Live channels hold
-    /// at most `messages_max` messages that nobody has taken yet.
+    /// Starts to connect, and goes on doing so for ever; must be called inside a tokio runtime. Live channels of a server
+    /// hold at most `messages_max` messages that nobody has taken yet.
     ///
-    /// Takes `redis://` and `rediss://`; an error says what is wrong with the URL.
-    pub fn start(url: &str, messages_max: usize) -> Result<Self, LinkError> {
-        let config = config(url)?;
-        let write = client(&config)?;
-        let read = client(&config)?;
-        let (listening, subscriber_task) = Listening::start(&config, messages_max)?;
-        let watchers = vec![watch(&write, "write"), watch(&read, "read")];
-        let tasks = vec![write.connect(), read.connect(), subscriber_task];
-        Ok(Self { write, read, listening, tasks, watchers })
+    /// Takes `redis://`, `redis-sentinel://`, `redis-cluster://` and the same with `rediss`, which `files` are for; an
+    /// error says what is wrong.
+    pub fn start(url: &str, files: &TlsFiles, messages_max: usize) -> Result<Self, LinkError> {
+        let target = Target::parse(url, files)?;
+        let only = match &target.shape {
+            Shape::One(address) => Some(Topology::one(address.clone())),
+            Shape::Sentinel { .. } | Shape::Cluster { .. } => None,
+        };
+        let places = Arc::new(Places::new(target, messages_max));
+        if let Some(only) = only {
+            places.adopt(only)?;
+        }
+        let finder = Finder::start(places.clone())?;
+        Ok(Self { places, finding: tokio::spawn(finder.run()) })
     }
 
-    /// Sends a command with its arguments and waits for the answer.
-    pub fn call(&self, lane: Lane, command: &'static str, arguments: Vec<Bytes>) -> Pending<'_, Reply> {
-        let client = match lane {
-            Lane::Write => &self.write,
-            Lane::Read => &self.read,
+    /// The server that has this key, or channel, now.
+    pub fn server(&self, key: &[u8]) -> Result<Arc<Server>, LinkError> {
+        self.places.server(key)
+    }
+
+    /// To whom live channels belong, and so how one publishes to them.
+    pub fn channels(&self) -> Channels {
+        self.places.channels()
+    }
+
+    /// Waits until the servers are known and the connections for commands stand, for at most `limit`.
+    pub fn connected(&self, limit: Duration) -> Pending<'_, ()> {
+        let all_stand = || {
+            let servers = self.places.servers();
+            !servers.is_empty() && servers.iter().all(|server| server.is_connected())
         };
         Box::pin(async move {
-            if !client.is_connected() {
-                return Err(LinkError::NotSent("waiting for a connection".to_owned()));
-            }
-            let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-            let arguments: Vec<Value> = arguments.into_iter().map(Value::Bytes).collect();
-            match client.custom_raw(command, arguments).await {
-                Ok(frame) => Reply::from_frame(frame),
-                Err(error) => Err(LinkError::Unknown(error.to_string())),
-            }
-        })
-    }
-
-    /// Waits until the commands' connections stand, for at most `limit`.
-    pub fn connected(&self, limit: Duration) -> Pending<'_, ()> {
-        Box::pin(async move {
-            let both = async {
-                self.write.wait_for_connect().await?;
-                self.read.wait_for_connect().await
+            let standing = async {
+                while !all_stand() {
+                    tokio::time::sleep(CONNECTED_LOOK).await;
+                }
             };
-            match tokio::time::timeout(limit, both).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(LinkError::NotSent(error.to_string())),
-                Err(_) => Err(LinkError::NotSent("no connection yet".to_owned())),
-            }
+            let stood = tokio::time::timeout(limit, standing).await;
+            stood.map_err(|_| LinkError::NotSent("no connection yet".to_owned()))
         })
     }
 
-    /// Listens to a live channel, across reconnections.
+    /// Listens to a live channel, across reconnections, until the channel moves to another server.
     pub fn listen(&self, channel: String) -> Pending<'_, Listener> {
-        self.listening.listen(channel)
-    }
-
-    /// Gives the write connection up and makes a new one.
-    pub fn reconnect(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            let again = self.write.force_reconnection().await;
-            again.map_err(|error| LinkError::NotSent(error.to_string()))
+            let server = self.server(channel.as_bytes())?;
+            server.listening.listen(channel).await
         })
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-        self.watchers.iter().for_each(JoinHandle::abort);
+        self.finding.abort();
     }
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").finish_non_exhaustive()
-    }
-}
-
-fn config(url: &str) -> Result<Config, LinkError> {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    match scheme {
-        "redis" | "rediss" => {}
-        "redis-sentinel" | "redis-cluster" | "rediss-sentinel" | "rediss-cluster" => {
-            return Err(LinkError::Url(format!("{scheme} is not yet supported; use redis:// or rediss://")));
-        }
-        _ => return Err(LinkError::Url("it must begin with redis:// or rediss://".to_owned())),
-    }
-    // fred's own text may hold the URL, and with it a password.
-    let mut config = Config::from_url(url).map_err(|_| LinkError::Url("it is malformed".to_owned()))?;
-    config.fail_fast = false;
-    Ok(config)
-}
-
-fn connection() -> ConnectionConfig {
-    ConnectionConfig {
-        connection_timeout: Duration::from_secs(2),
-        internal_command_timeout: CALL_TIMEOUT,
-        max_command_attempts: 1,
-        max_command_buffer_len: COMMANDS_MAX,
-        reconnect_on_auth_error: true,
-        unresponsive: UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: Duration::from_millis(500) },
-        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
-        reconnect_errors: vec![
-            ReconnectError::ClusterDown,
-            ReconnectError::Loading,
-            ReconnectError::MasterDown,
-            ReconnectError::ReadOnly,
-        ],
-        ..ConnectionConfig::default()
-    }
-}
-
-fn builder(config: &Config, messages_max: usize) -> Builder {
-    let (first_ms, longest_ms) = RECONNECT_MS;
-    let mut policy = ReconnectPolicy::new_exponential(0, first_ms, longest_ms, 2);
-    policy.set_jitter(first_ms);
-    let mut builder = Builder::from_config(config.clone());
-    builder.set_policy(policy);
-    builder.set_connection_config(connection());
-    builder.set_performance_config(PerformanceConfig {
-        default_command_timeout: CALL_TIMEOUT,
-        broadcast_channel_capacity: messages_max,
-        ..PerformanceConfig::default()
-    });
-    builder
-}
-
-fn client(config: &Config) -> Result<Client, LinkError> {
-    builder(config, 32).build().map_err(|_| LinkError::Url("its parts do not fit together".to_owned()))
-}
-
-/// The subscriber speaks RESP3, in which other commands may pass between messages.
-fn subscriber_builder(config: &Config, messages_max: usize) -> Builder {
-    let mut builder = builder(config, messages_max);
-    builder.with_config(|config| config.version = RespVersion::RESP3);
-    builder
-}
-
-/// Says once that a connection is lost, and that it is back.
-fn watch<C: EventInterface>(client: &C, name: &'static str) -> JoinHandle<()> {
-    let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
-    tokio::spawn(async move {
-        let mut is_lost = false;
-        loop {
-            tokio::select! {
-                error = errors.recv() => match error {
-                    Ok((error, _)) if !is_lost => {
-                        is_lost = true;
-                        tracing::warn!(connection = name, %error, "lost the connection to Redis; connecting again");
-                    }
-                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                },
-                connect = connects.recv() => match connect {
-                    Ok(_) => {
-                        is_lost = false;
-                        tracing::info!(connection = name, "connected to Redis");
-                    }
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                },
-            }
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_that_cannot_be_used_is_refused_without_being_repeated() {
-        for (url, why) in [
-            ("redis-sentinel://:secret@a:1,b:2", "not yet supported"),
-            ("redis-cluster://:secret@a:1", "not yet supported"),
-            ("http://secret@a", "redis://"),
-            ("secret", "redis://"),
-            ("redis://:secret@host:notaport", "malformed"),
-        ] {
-            let error = config(url).expect_err(url).to_string();
-            assert!(error.contains(why) && !error.contains("secret"), "{url}: {error}");
-        }
-        assert!(config("rediss://user:pass@host:6380/3").is_ok());
+        f.debug_struct("Link").field("servers", &self.places.servers()).finish_non_exhaustive()
     }
 }

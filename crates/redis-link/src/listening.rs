@@ -1,7 +1,11 @@
 //! Live channels over one connection.
 //!
+//! In a cluster they are shard channels, which belong to a slot as keys do; a server that gives the slot away ends the
+//! subscription, and asking again is how one hears of it.
+//!
 //! Invariants: a message that finds no room is dropped, and its listener is nudged; so are all listeners when the
-//! connection was lost, or when fred itself dropped messages.
+//! connection was lost, or when fred itself dropped messages. Of shard channels one is asked for at a time: fred takes
+//! each of the answers to a list of them for the answer to a command of its own.
 
 use std::{
     collections::HashMap,
@@ -23,7 +27,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{LinkError, Pending};
+use crate::{
+    LinkError, Pending,
+    connect::{subscriber_builder, watch},
+    places::Lock,
+    trouble::Trouble,
+};
 
 /// Messages of one channel that wait for its listener.
 const CHANNEL_MESSAGES_MAX: usize = 1024;
@@ -94,40 +103,98 @@ impl Ear {
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "held for one look-up by the node's thread, never by a core")]
-type Lock<T> = std::sync::Mutex<T>;
 type Ears = Arc<Lock<HashMap<String, Vec<Ear>>>>;
 
+/// To whom live channels belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// To the server: SUBSCRIBE and PUBLISH.
+    OfServer,
+    /// To the slots of a cluster: SSUBSCRIBE and SPUBLISH.
+    OfSlots,
+}
+
 /// The connection that carries live channels.
-pub struct Listening {
-    client: SubscriberClient,
+pub(crate) struct Listening {
+    line: Line,
     ears: Ears,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Listening {
-    pub(crate) fn start(config: &Config, messages_max: usize) -> Result<(Self, ConnectHandle), LinkError> {
-        let client = crate::subscriber_builder(config, messages_max)
+    /// Starts to connect; `told` is who hears that a channel is elsewhere, and as which server.
+    pub(crate) fn start(
+        config: &Config,
+        channels: Channels,
+        messages_max: usize,
+        told: (u64, Arc<Trouble>),
+    ) -> Result<(Self, ConnectHandle), LinkError> {
+        let client = subscriber_builder(config, messages_max)
             .build_subscriber_client()
             .map_err(|_| LinkError::Url("its parts do not fit together".to_owned()))?;
-        let ears = Ears::default();
+        let (ears, line) = (Ears::default(), Line { client: client.clone(), channels, told, turn: Arc::default() });
         let tasks = vec![
-            crate::watch(&client, "live"),
+            watch(&client, "live"),
             tokio::spawn(dispatch(client.clone(), ears.clone())),
-            tokio::spawn(keep(client.clone(), ears.clone())),
+            tokio::spawn(keep(line.clone(), ears.clone())),
         ];
         let connecting = client.connect();
-        Ok((Self { client, ears, tasks }, connecting))
+        Ok((Self { line, ears, tasks }, connecting))
     }
 
+    /// Listens to a channel. Who did so before was not served: then the connection is made anew.
     pub(crate) fn listen(&self, channel: String) -> Pending<'_, Listener> {
         let (ear, listener) = ear();
         Box::pin(async move {
-            self.ears.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default().push(ear);
+            let is_again = {
+                let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+                let all = ears.entry(channel.clone()).or_default();
+                let before = all.len();
+                all.retain(|ear| !ear.messages.is_closed());
+                all.push(ear);
+                all.len() <= before
+            };
+            if is_again && self.line.client.is_connected() {
+                // It may fail: the keeper goes on.
+                let _ = self.line.client.force_reconnection().await;
+            }
             // Whatever becomes of this attempt, the keeper goes on.
-            let subscribed = self.client.subscribe(channel).await;
+            let subscribed = self.line.subscribe(vec![channel]).await;
             subscribed.map(|()| listener).map_err(|error| LinkError::Unknown(error.to_string()))
         })
+    }
+
+    /// Ends the listeners of all channels but these.
+    pub(crate) fn keep_only(&self, is_kept: impl Fn(&str) -> bool) {
+        self.ears.lock().unwrap_or_else(PoisonError::into_inner).retain(|channel, _| is_kept(channel));
+    }
+}
+
+/// The connection as those see it who ask for channels.
+#[derive(Clone)]
+struct Line {
+    client: SubscriberClient,
+    channels: Channels,
+    told: (u64, Arc<Trouble>),
+    /// Whose turn it is to ask for a shard channel.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Line {
+    async fn subscribe(&self, channels: Vec<String>) -> Result<(), fred::error::Error> {
+        if self.channels == Channels::OfServer {
+            return self.client.subscribe(channels).await;
+        }
+        let _turn = self.turn.lock().await;
+        let mut all = Ok(());
+        for channel in channels {
+            if let Err(error) = self.client.ssubscribe(channel).await {
+                let (server, trouble) = &self.told;
+                trouble.answered(*server, error.details());
+                all = Err(error);
+            }
+        }
+        all
     }
 }
 
@@ -175,7 +242,8 @@ fn nudge_all(ears: &Ears) {
 
 /// Subscribes after every connect, and again now and then: fred takes a subscription for done when it was written,
 /// and does not hear when the server ends one. A ping that is not answered makes it give the connection up.
-async fn keep(client: SubscriberClient, ears: Ears) {
+async fn keep(line: Line, ears: Ears) {
+    let client = &line.client;
     let mut connects = client.reconnect_rx();
     loop {
         tokio::select! {
@@ -190,7 +258,7 @@ async fn keep(client: SubscriberClient, ears: Ears) {
         let channels: Vec<String> = ears.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         let kept: Result<(), _> = async {
             if !channels.is_empty() {
-                client.subscribe(channels).await?;
+                line.subscribe(channels).await?;
             }
             client.ping(None).await
         }

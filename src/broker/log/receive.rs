@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     broker::{Live, News, Opened, Pending},
-    limits::{LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN},
+    limits::{LOG_DEAF_MAX, LOG_RETRY_MAX, LOG_RETRY_MIN, LOG_SILENCE_MAX, LOG_SILENCE_MIN},
     metrics::Count,
 };
 
@@ -69,9 +69,9 @@ impl Reading {
         shard.insist(|| shard.common.broker.open(shard.number, open.clone())).await
     }
 
-    /// Takes live entries until the subscription ends.
+    /// Takes live entries until the subscription ends, or brings nothing though there is something.
     async fn follow(&mut self, mut live: Live) {
-        let mut silence = LOG_SILENCE_MIN;
+        let (mut silence, mut deaf) = (LOG_SILENCE_MIN, 0);
         // What came between the last read and the subscription.
         self.catch_up().await;
         loop {
@@ -81,11 +81,15 @@ impl Reading {
                 news = live.next() => news,
                 () = tokio::time::sleep(silence) => {
                     let found = self.catch_up_behind().await;
-                    silence = if found { LOG_SILENCE_MIN } else { (silence * 2).min(LOG_SILENCE_MAX) };
+                    (silence, deaf) = if found { (LOG_SILENCE_MIN, deaf + 1) } else { ((silence * 2).min(LOG_SILENCE_MAX), 0) };
+                    if deaf >= LOG_DEAF_MAX {
+                        tracing::warn!(shard = self.shard.number, "the live channel brings nothing; asking for it anew");
+                        return;
+                    }
                     continue;
                 }
             };
-            silence = LOG_SILENCE_MIN;
+            (silence, deaf) = (LOG_SILENCE_MIN, 0);
             match news {
                 News::Entry(entry) => {
                     let mut harvest = Harvest::default();

@@ -1,7 +1,8 @@
 -- Appends one batch, or says why not. Loaded with RUN, the run_id of the server for which it was loaded: another
--- server does not know this script, and that is the fence.
--- KEYS  log, meta, seqs, marks, live channel
--- ARGV  epoch, origin, prev, last, is_new, seen_offset, mark_bytes, log_bytes, entries_max, touch, batch
+-- server does not know this script, and that is the fence. PUBLISH is the command for the live channel, which is no key:
+-- a slot that is on its way to another server would seem to lack it.
+-- KEYS  log, meta, seqs, marks
+-- ARGV  epoch, origin, prev, last, is_new, seen_offset, mark_bytes, log_bytes, entries_max, touch, batch, live channel
 local meta = redis.call('HMGET', KEYS[2], 'run', 'epoch', 'offset', 'sealed', 'open_at', 'bytes', 'marked')
 if meta[1] ~= RUN or meta[2] ~= ARGV[1] then return {'fenced'} end
 local offset = tonumber(meta[3] or '')
@@ -62,5 +63,5 @@ if bytes - (tonumber(meta[7] or '') or 0) >= tonumber(ARGV[7]) then
 end
 
 -- Nobody may be listening, or may be allowed to: the batch is in the log all the same.
-redis.pcall('PUBLISH', KEYS[5], struct.pack('>Bc1I8I8', 1, kind, tonumber(ARGV[1]), offset + 1) .. ARGV[11])
+redis.pcall(PUBLISH, ARGV[12], struct.pack('>Bc1I8I8', 1, kind, tonumber(ARGV[1]), offset + 1) .. ARGV[11])
 return {'stored', at, kind}

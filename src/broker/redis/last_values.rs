@@ -23,7 +23,7 @@ impl Redis {
         let values = values.flat_map(|stored| [stored.name, number(stored.at_unix_ms), stored.value]);
         let arguments = scripts::arguments(scripts::RETAIN, &keys, head.chain(values));
         // On the reading connection: an append does not wait behind this.
-        let reply = self.link.call(Lane::Read, "EVAL", arguments).await.map_err(failure)?;
+        let reply = self.call(Lane::Read, &keys[0], "EVAL", arguments).await.map_err(failure)?;
         match reply.list().iter().map(Reply::number).collect::<Vec<_>>()[..] {
             [Some(was_empty), Some(dropped)] => Ok(Retained::Stored { was_empty: was_empty == 1, dropped }),
             [Some(term)] => Ok(Retained::Superseded(term)),
@@ -38,8 +38,9 @@ impl Redis {
         values_max: usize,
     ) -> Result<RetainedPage, BrokerError> {
         let cursor = cursor.unwrap_or(Bytes::from_static(b"0"));
-        let arguments = vec![self.key(shard, "last"), cursor, Bytes::from_static(b"COUNT"), number(values_max as u64)];
-        let reply = match self.link.call(Lane::Read, "HSCAN", arguments).await {
+        let key = self.key(shard, "last");
+        let arguments = vec![key.clone(), cursor, Bytes::from_static(b"COUNT"), number(values_max as u64)];
+        let reply = match self.call(Lane::Read, &key, "HSCAN", arguments).await {
             Err(LinkError::Rejected(text)) if NEVER.iter().any(|word| text.starts_with(word)) => {
                 return Err(BrokerError::Refused(text));
             }

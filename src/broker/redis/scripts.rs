@@ -1,4 +1,4 @@
-//! The scripts, and for which server they are loaded.
+//! The scripts, and for which servers they are loaded.
 //!
 //! The text of the two that write begins with the server's run_id, so that after a restart or a promotion the server
 //! does not know them (NOSCRIPT; Redis 7 neither saves nor replicates scripts). The run_id is read before and after
@@ -6,12 +6,13 @@
 //! one loader put on a wrong server is not found there by another.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, Hasher, RandomState},
     sync::{Arc, PoisonError},
 };
 
 use bytes::Bytes;
-use ws_cluster_redis::{Lane, Link};
+use ws_cluster_redis::{Channels, Lane, Server};
 
 use super::failure;
 use crate::broker::BrokerError;
@@ -35,53 +36,64 @@ pub(super) struct Loaded {
 #[expect(clippy::disallowed_types, reason = "held to read or replace a pointer, by the node's thread")]
 type Lock<T> = std::sync::Mutex<T>;
 
-/// The scripts on the server that was last met.
+/// Servers that are remembered; then all are forgotten, and each is asked again.
+const SERVERS_MAX: usize = 64;
+
+/// The scripts on the servers that were met, by their number.
 #[derive(Debug, Default)]
-pub(super) struct Scripts(Lock<Option<Arc<Loaded>>>);
+pub(super) struct Scripts(Lock<HashMap<u64, Arc<Loaded>>>);
 
 impl Scripts {
-    /// What is loaded, if the last server met has not turned out to be another.
-    pub(super) fn loaded(&self) -> Option<Arc<Loaded>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is loaded, if the server last met there has not turned out to be another.
+    pub(super) fn loaded(&self, server: &Server) -> Option<Arc<Loaded>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&server.number()).cloned()
     }
 
     /// The server does not know these any more.
-    pub(super) fn forget(&self, gone: &Arc<Loaded>) {
-        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.as_ref().is_some_and(|loaded| Arc::ptr_eq(loaded, gone)) {
-            *loaded = None;
+    pub(super) fn forget(&self, server: &Server, gone: &Arc<Loaded>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&server.number()).is_some_and(|loaded| Arc::ptr_eq(loaded, gone)) {
+            all.remove(&server.number());
         }
     }
 
     /// What is loaded; loads it if nothing is.
-    pub(super) async fn load(&self, link: &Link) -> Result<Arc<Loaded>, BrokerError> {
-        if let Some(loaded) = self.loaded() {
+    pub(super) async fn load(&self, server: &Server, channels: Channels) -> Result<Arc<Loaded>, BrokerError> {
+        if let Some(loaded) = self.loaded(server) {
             return Ok(loaded);
         }
-        let run = server_info(link, "run_id").await?;
+        let run = server_info(server, "run_id").await?;
         let nonce = RandomState::new().build_hasher().finish();
-        let head = format!("-- {nonce:016x}\nlocal RUN = '{run}'\n");
-        let loaded = Loaded { append: load(link, &head, APPEND).await?, open: load(link, &head, OPEN).await? };
-        if server_info(link, "run_id").await? != run {
+        let publish = match channels {
+            Channels::OfServer => "PUBLISH",
+            Channels::OfSlots => "SPUBLISH",
+        };
+        let head = format!("-- {nonce:016x}\nlocal RUN, PUBLISH = '{run}', '{publish}'\n");
+        let loaded = Loaded { append: load(server, &head, APPEND).await?, open: load(server, &head, OPEN).await? };
+        if server_info(server, "run_id").await? != run {
             return Err(BrokerError::NotDone("the server changed while the scripts were loaded".to_owned()));
         }
         let loaded = Arc::new(loaded);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= SERVERS_MAX {
+            all.clear();
+        }
+        all.insert(server.number(), loaded.clone());
         Ok(loaded)
     }
 }
 
-async fn load(link: &Link, head: &str, body: &str) -> Result<String, BrokerError> {
+async fn load(server: &Server, head: &str, body: &str) -> Result<String, BrokerError> {
     let text = Bytes::from(format!("{head}{body}"));
     let arguments = vec![Bytes::from_static(b"LOAD"), text];
-    let name = link.call(Lane::Write, "SCRIPT", arguments).await.map_err(failure)?;
+    let name = server.call(Lane::Write, "SCRIPT", arguments).await.map_err(failure)?;
     let name = name.text().map(str::to_owned);
     name.ok_or_else(|| BrokerError::NotDone("Redis did not name the script it loaded".to_owned()))
 }
 
 /// A line of `INFO server`.
-pub(super) async fn server_info(link: &Link, name: &str) -> Result<String, BrokerError> {
-    let info = link.call(Lane::Write, "INFO", vec![Bytes::from_static(b"server")]).await.map_err(failure)?;
+pub(super) async fn server_info(server: &Server, name: &str) -> Result<String, BrokerError> {
+    let info = server.call(Lane::Write, "INFO", vec![Bytes::from_static(b"server")]).await.map_err(failure)?;
     let line = info.text().and_then(|text| {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned()))
     });

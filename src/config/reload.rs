@@ -118,12 +118,30 @@ mod tests {
         ("swagger_port", "5"),
         ("trusted_proxies", "10.0.0.0/8"),
         ("redis_url", "redis://127.0.0.1:1/0"),
+        ("redis_ca_file", "other.pem"),
+        ("redis_cert_file", "other.pem"),
+        ("redis_key_file", "other.pem"),
         ("key_prefix", "other"),
         ("log_targets", "ws_cluster=warn"),
         ("log_file", "other.log"),
         ("sentry_dsn", "http://key@127.0.0.1:1/1"),
         ("otlp_endpoint", "http://127.0.0.1:1/v1/traces"),
     ];
+
+    /// What is given beside a key that would be refused alone.
+    fn company(key: &str) -> &'static [(&'static str, &'static str)] {
+        match key {
+            "redis_url" | "ack" => &[("queue", "redis")],
+            "redis_ca_file" => &[("queue", "redis"), ("redis_url", "rediss://127.0.0.1:1/0")],
+            "redis_cert_file" | "redis_key_file" => &[
+                ("queue", "redis"),
+                ("redis_url", "rediss://127.0.0.1:1/0"),
+                ("redis_cert_file", "one.pem"),
+                ("redis_key_file", "one.pem"),
+            ],
+            _ => &[],
+        }
+    }
 
     fn sources(flags: &[(&'static str, &str)]) -> Sources {
         let mut given = Flags::default();
@@ -154,11 +172,10 @@ mod tests {
     #[test]
     fn every_key_is_put_into_effect_or_waits_for_a_restart_by_name() {
         for key in keys::all() {
-            // What redis_url alone would be refused for.
-            let company: &[_] = if key.name == "redis_url" { &[("queue", "redis")] } else { &[] };
+            let company = company(key.name);
             let running = Config::load(&sources(company).flags, &Environment::default()).expect("the defaults").config;
             let reload = |text: &String| {
-                let flags = [&[(key.name, text.as_str())], company].concat();
+                let flags = [company, &[(key.name, text.as_str())]].concat();
                 sources(&flags).reload(&running).ok()
             };
             let differs = |reloaded: &Reloaded| {

@@ -125,12 +125,17 @@ pub(super) fn start(config: Config, sources: Sources, registry: Registry) -> io:
         drain: admin::Order::default(),
         config,
     };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything listens: who reaches the node may send it a signal.
+    let signals = {
+        let _inside = runtime.enter();
+        stop::Signals::new(shared.reloader.clone())?
+    };
     let operators = start_operators(&shared, &mut bound)?;
     start_cores(&shared, &mut bound)?;
     banner::addresses(&bound);
     demo::start(&shared.config, banner::address_of(&bound, Group::Http), &shared.health, &shared.registry)?;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = LocalSet::new().block_on(&runtime, serve(&shared, &bound));
+    let ended = LocalSet::new().block_on(&runtime, serve(&shared, &bound, signals));
     operators.stop();
     shared.traces.stop(TRACE_FLUSH_TIMEOUT);
     ended
@@ -143,7 +148,7 @@ fn start_traces(config: &Config, registry: &Registry) -> io::Result<Traces> {
 }
 
 /// Joins the queue, runs the exchange, and stops when it is told to.
-async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
+async fn serve(shared: &Shared, bound: &[Bound], mut signals: stop::Signals) -> io::Result<()> {
     let config = &shared.config;
     let counters = shared.counters.clone();
     let settings = LogSettings {
@@ -175,7 +180,6 @@ async fn serve(shared: &Shared, bound: &[Bound]) -> io::Result<()> {
     let routed = (canary, shared.router.clone());
     let exchange = ExchangeLoop::new(exchange, log, mailboxes, health, stamper, counters, routed);
     let mut exchange = exchange.beside(shared.new_rules.clone(), shared.admission.clone());
-    let mut signals = stop::Signals::new(shared.reloader.clone())?;
     let cause = tokio::select! {
         why = exchange.run(|| banner::ready(config, bound)) => return Err(io::Error::other(why)),
         () = signals.stop() => Cause::Signal,

@@ -58,7 +58,7 @@ fn the_last_line_of_a_node_that_was_told_to_stop_is_in_the_file() {
         let (status, stopped) = stop(cluster).await;
         assert_eq!(status, Some(0));
         let messages = log.messages();
-        assert_eq!(messages.last().map(String::as_str), Some("stopped"), "{messages:?}");
+        assert_eq!(messages.last().map(String::as_str), Some("drained and stopped"), "{messages:?}");
         assert!(messages.iter().any(|message| message.starts_with("draining")), "{messages:?}");
         assert!(
             !messages.iter().any(|message| message == "the cores run"),
@@ -77,8 +77,10 @@ fn the_standard_error_has_the_last_line_too() {
         async |cluster: Cluster| {
             let (status, stopped) = stop(cluster).await;
             assert_eq!(status, Some(0));
-            eventually("the last line", async || stopped.printed().iter().any(|line| line.ends_with(" INFO stopped")))
-                .await;
+            eventually("the last line", async || {
+                stopped.printed().iter().any(|line| line.contains(" INFO drained and stopped "))
+            })
+            .await;
         },
     );
 }
@@ -120,7 +122,7 @@ fn the_level_changes_while_the_node_runs_and_a_typo_changes_nothing() {
         assert_eq!(order("?level=info").await.status, 200);
         let (status, _) = stop(cluster).await;
         assert_eq!(status, Some(0));
-        assert_eq!(log.messages().last().map(String::as_str), Some("stopped"));
+        assert_eq!(log.messages().last().map(String::as_str), Some("drained and stopped"));
     });
 }
 

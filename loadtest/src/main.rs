@@ -4,26 +4,35 @@
 //! Exit status: 0 every check holds, 1 a check failed, 2 the scenario could not be run.
 
 mod bars;
+mod bench;
 mod check;
 mod client;
 mod clock;
+mod crowd;
+mod drive;
 #[cfg(test)]
 mod fake_node;
 mod findings;
 mod http;
+mod ideal;
 mod machine;
 mod node;
+mod outcome;
 mod procfs;
+mod progress;
 mod publisher;
 mod pulse;
 mod replay;
 mod report;
 mod saturate;
+mod scenario;
 mod sign;
 mod slow;
 mod stall;
 mod stats;
+mod target;
 mod thin;
+mod wire;
 
 use std::{
     io::{self, Write},
@@ -55,6 +64,14 @@ enum Scenario {
     Saturate(saturate::SaturateArgs),
     /// The ages of what readers see that stop for a while, or sit behind a narrow link
     Stall(stall::StallArgs),
+    /// A scenario against one server: figures and latencies
+    Run(Box<bench::RunArgs>),
+    /// A scenario against several servers in turns: medians and ratios
+    Compare(Box<bench::CompareArgs>),
+    /// List the shipped scenarios of `run` and `compare`
+    Scenarios,
+    /// Be the least that a server could do: a loop of send(2)
+    Ideal(ideal::IdealArgs),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +126,16 @@ async fn scenario(scenario: Scenario) -> Result<bool> {
             let report = stall::stall(&args).await?;
             print(&report, args.json, || report.table()).map(|()| report.ok)
         }
+        Scenario::Run(args) => {
+            let report = bench::run(&args).await?;
+            print(&report, args.common.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Compare(args) => {
+            let report = bench::compare(&args).await?;
+            print(&report, args.common.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Scenarios => print(&(), false, bench::scenarios).map(|()| true),
+        Scenario::Ideal(args) => ideal::ideal(&args).map(|()| true),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{
     fmt::Write as _,
+    fs,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -63,6 +65,9 @@ pub struct Common {
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub json: bool,
+    /// Write a page with plots there, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// What was run, on which machine.
@@ -141,7 +146,11 @@ impl Drop for StopOnDrop {
 fn report(outcomes: Vec<Outcome>, compared: Vec<Compared>, common: &Common) -> Result<BenchReport> {
     let is_good = |outcome: &Outcome| outcome.ok && !(common.strict && outcome.harness.saturated.is_some());
     let ok = outcomes.iter().all(is_good);
-    Ok(BenchReport { ok, machine: machine_name(), outcomes, compared })
+    let report = BenchReport { ok, machine: machine_name(), outcomes, compared };
+    if let Some(file) = &common.html {
+        fs::write(file, crate::html::page(&report)).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(report)
 }
 
 fn compared(scenario: &Scenario, outcomes: &[Vec<Outcome>]) -> Vec<Compared> {
@@ -171,15 +180,15 @@ impl BenchReport {
         let first = &self.outcomes[0];
         let rounds = self.compared[0].servers[0].1.count;
         let base = self.compared[0].servers.last().map_or("", |server| server.0);
+        let Outcome { scenario, connections, .. } = first;
+        let _ =
+            writeln!(out, "{}: {connections} connections, {rounds} rounds in turns, {}\n", scenario.name, self.machine);
         let _ = writeln!(
             out,
-            "{}: {} connections, {rounds} rounds in turns, {}\n\n{:<32}{:<10}{:>34}{:>30}",
-            first.scenario.name,
-            first.connections,
-            self.machine,
+            "{:<32}{:<10}{:>34}{:>30}",
             "median (least to most)",
-            "",
-            "",
+            "server",
+            "figure",
             format!("against {base}")
         );
         for Compared { figure, servers, .. } in &self.compared {

@@ -13,6 +13,7 @@ mod drive;
 #[cfg(test)]
 mod fake_node;
 mod findings;
+mod html;
 mod http;
 mod ideal;
 mod machine;
@@ -64,7 +65,7 @@ enum Scenario {
     Saturate(saturate::SaturateArgs),
     /// The ages of what readers see that stop for a while, or sit behind a narrow link
     Stall(stall::StallArgs),
-    /// A scenario against one server: figures and latencies
+    /// A scenario against one server: figures, latencies, plots
     Run(Box<bench::RunArgs>),
     /// A scenario against several servers in turns: medians and ratios
     Compare(Box<bench::CompareArgs>),

@@ -102,6 +102,8 @@ enum Guard {
 impl Running {
     /// Starts the server, or finds it.
     pub async fn start(kind: Kind, args: &TargetArgs, scenario: &Scenario) -> Result<Self> {
+        // Before it starts: it inherits the limit.
+        machine::allow_files(scenario.connections() as u64 + 200)?;
         let running = match kind {
             Kind::Ours => Self::ours(&args.node).await,
             Kind::Url => Self::foreign(args),
@@ -114,6 +116,7 @@ impl Running {
                 .await
             }
             Kind::NodeWs | Kind::Uws | Kind::Nchan => {
+                ensure!(kind != Kind::Nchan || scenario.requests.is_none(), "nchan answers no requests");
                 let script = args.peers.join(kind.name()).join("run");
                 ensure!(script.exists(), "{} is missing (--peers)", script.display());
                 Self::child(kind, args, &script, |port| vec![port.to_string()]).await

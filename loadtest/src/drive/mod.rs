@@ -19,7 +19,6 @@ use self::{feed::Feed, traffic::Traffic};
 use crate::{
     clock::monotonic_us,
     crowd::{Crowd, GroupState, Place, State, Wanted, dialect::Who, measure::Second},
-    machine,
     outcome::{Curve, Harness, Outcome},
     procfs,
     progress::Progress,
@@ -90,7 +89,6 @@ struct Measured {
 impl<'a> Drive<'a> {
     fn new(scenario: &'a Scenario, target: &'a Running, stopped: &'a AtomicBool) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        machine::allow_files(scenario.connections() as u64 + 200)?;
         let run = format!("load-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let tag = |name: &str| format!("{TAG_PREFIX}{run}.{name}");
         let groups = scenario.groups.iter().map(|group| GroupState::new(tag(&group.name), group.subscribers));

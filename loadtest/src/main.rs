@@ -73,6 +73,9 @@ enum Scenario {
     Scenarios,
     /// Be the least that a server could do: a loop of send(2)
     Ideal(ideal::IdealArgs),
+    /// Hold a share of another process's run
+    #[command(hide = true)]
+    Worker,
 }
 
 fn main() -> ExitCode {
@@ -89,10 +92,19 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<bool> {
+    // These two have no runtime to notice a signal: they end by it at once.
+    match cli.scenario {
+        Scenario::Ideal(args) => ideal::ideal(&args).map(|()| true),
+        Scenario::Worker => crowd::worker::work().map(|()| true),
+        scenario => drive_one(scenario),
+    }
+}
+
+fn drive_one(driven: Scenario) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(LocalSet::new().run_until(async {
         tokio::select! {
-            ended = scenario(cli.scenario) => ended,
+            ended = scenario(driven) => ended,
             // A node that was started for the run must not outlive it.
             stopped = stopped() => stopped.and_then(|()| bail!("stopped by a signal")),
         }
@@ -136,7 +148,7 @@ async fn scenario(scenario: Scenario) -> Result<bool> {
             print(&report, args.common.json, || report.table()).map(|()| report.ok)
         }
         Scenario::Scenarios => print(&(), false, bench::scenarios).map(|()| true),
-        Scenario::Ideal(args) => ideal::ideal(&args).map(|()| true),
+        Scenario::Ideal(_) | Scenario::Worker => unreachable!("they have no runtime"),
     }
 }
 

@@ -21,6 +21,9 @@ pub const SHIPPED: &[(&str, &str)] = &[
 /// Bounds of what a scenario may ask for.
 const CONNECTIONS_MAX: usize = 1_000_000;
 const WINDOW_MAX: usize = 4096;
+const PROCESSES_MAX: usize = 64;
+/// Connections of one process, where nobody says otherwise: many machines allow 20,000 files.
+const PER_PROCESS: usize = 15_000;
 const RATE_MAX: f64 = 1_000_000.0;
 const SECONDS_MAX: f64 = 3600.0;
 const FRAME_BYTES_MIN: usize = 64;
@@ -47,6 +50,9 @@ pub struct Scenario {
     /// How connections are opened.
     #[serde(default)]
     pub opening: Opening,
+    /// Processes that hold them; 0: as many as they need.
+    #[serde(default)]
+    pub processes: usize,
     /// Many reconnect at once.
     pub storm: Option<Storm>,
     /// Connections come and go.
@@ -131,6 +137,9 @@ pub struct Changes {
     /// Publications of the first group (or requests, or connections that come) a second
     #[arg(long)]
     pub rate: Option<f64>,
+    /// Processes that hold the subscribers; as many as they need, if it is not given
+    #[arg(long)]
+    pub processes: Option<usize>,
     /// Measured seconds
     #[arg(long)]
     pub seconds: Option<f64>,
@@ -179,7 +188,8 @@ impl Scenario {
     }
 
     fn change(&mut self, changes: &Changes) {
-        let Changes { subscribers, frame_bytes, window, rate, seconds, warmup } = changes;
+        let Changes { subscribers, frame_bytes, window, rate, processes, seconds, warmup } = changes;
+        self.processes = processes.unwrap_or(self.processes);
         self.seconds = seconds.unwrap_or(self.seconds);
         self.warmup = warmup.unwrap_or(self.warmup);
         for group in &mut self.groups {
@@ -232,6 +242,7 @@ impl Scenario {
                 "requests.bytes: {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX}"
             );
         }
+        ensure!(self.processes <= PROCESSES_MAX, "processes: at most {PROCESSES_MAX}");
         let is_joined = !self.groups.is_empty() || (self.storm.is_none() && self.churn.is_none());
         ensure!(is_joined, "storm and churn need a group that they belong to");
         ensure!((1..=CONNECTIONS_MAX).contains(&self.connections()), "connections: 1 to {CONNECTIONS_MAX}");
@@ -244,6 +255,16 @@ impl Scenario {
             + self.churn.as_ref().map_or(0, |churn| churn.connections)
             + self.requests.as_ref().map_or(0, |requests| requests.users);
         self.groups.iter().map(|group| group.subscribers).sum::<usize>() + beside
+    }
+}
+
+impl Scenario {
+    /// Processes that hold the subscribers.
+    pub fn processes(&self) -> usize {
+        match self.processes {
+            0 => self.connections().div_ceil(PER_PROCESS).clamp(1, PROCESSES_MAX),
+            given => given,
+        }
     }
 }
 

@@ -103,7 +103,7 @@ impl Running {
     /// Starts the server, or finds it.
     pub async fn start(kind: Kind, args: &TargetArgs, scenario: &Scenario) -> Result<Self> {
         // Before it starts: it inherits the limit.
-        machine::allow_files(scenario.connections() as u64 + 200)?;
+        machine::allow_files((scenario.connections() / scenario.processes()) as u64 + 200)?;
         let running = match kind {
             Kind::Ours => Self::ours(&args.node).await,
             Kind::Url => Self::foreign(args),

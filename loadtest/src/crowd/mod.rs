@@ -9,11 +9,13 @@ pub mod payload;
 pub mod poller;
 mod state;
 mod tally;
+pub mod worker;
 
 use std::{
     collections::VecDeque,
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
 };
 
 use anyhow::{Context, Result};
@@ -109,6 +111,12 @@ impl Crowd {
             begun: 0,
             state,
         })
+    }
+
+    /// Ends a turn also when there is something in this pipe, which has a number of its own.
+    pub fn watch(&self, pipe: &OwnedFd, number: u64) -> io::Result<()> {
+        // Beyond all names of connections, and below the poller's own.
+        self.poller.add(pipe, u64::MAX - 1 - number, false)
     }
 
     /// One more is to be opened.

@@ -35,6 +35,10 @@ pub struct GroupState {
     pub tag: String,
     /// Who has what.
     tally: Tally,
+    /// Publications that were sent.
+    sent: u64,
+    /// Publications that all subscribers in other processes have; nothing without any.
+    pub complete_elsewhere: Option<u64>,
     /// Publications that the server accepted, where it says so.
     pub accepted: u64,
     /// Bytes of its first text at a subscriber.
@@ -46,17 +50,33 @@ pub struct GroupState {
 impl GroupState {
     /// A group of so many steady subscribers.
     pub fn new(tag: String, steady: usize) -> Self {
-        Self { tag, tally: Tally::new(steady), accepted: 0, first_text_bytes: None, hint: 0 }
+        Self::with(tag, Tally::new(steady))
+    }
+
+    /// The same where nobody publishes.
+    pub fn following(tag: String, steady: usize) -> Self {
+        Self::with(tag, Tally::following(steady))
+    }
+
+    fn with(tag: String, tally: Tally) -> Self {
+        Self { tag, tally, sent: 0, complete_elsewhere: None, accepted: 0, first_text_bytes: None, hint: 0 }
+    }
+
+    /// Publications that all subscribers of this process have; nothing if it has none.
+    pub fn complete_here(&self) -> Option<u64> {
+        (self.tally.steady() > 0).then(|| self.tally.complete())
     }
 
     /// One more publication was sent.
     pub fn sent(&mut self) {
+        self.sent += 1;
         self.tally.sent();
     }
 
     /// Publications that somebody lacks.
     pub fn outstanding(&self) -> usize {
-        self.tally.outstanding()
+        let elsewhere = self.complete_elsewhere.map_or(0, |complete| self.sent.saturating_sub(complete));
+        self.tally.outstanding().max(usize::try_from(elsewhere).unwrap_or(usize::MAX))
     }
 }
 

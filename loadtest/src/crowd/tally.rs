@@ -13,12 +13,22 @@ pub struct Tally {
     complete: u64,
     /// Receivers of the publications behind that, in order.
     partly: VecDeque<usize>,
+    /// Nobody tells it what was sent: what comes was.
+    is_following: bool,
 }
+
+/// A number so far beyond what is outstanding is no publication's.
+const AHEAD_MAX: usize = 1 << 20;
 
 impl Tally {
     /// Nothing sent, nobody there.
     pub fn new(steady: usize) -> Self {
         Self { steady, ..Self::default() }
+    }
+
+    /// The same for a process that does not publish itself.
+    pub fn following(steady: usize) -> Self {
+        Self { steady, is_following: true, ..Self::default() }
     }
 
     /// One more was sent.
@@ -28,9 +38,13 @@ impl Tally {
     }
 
     /// How many publications everybody has.
-    #[cfg(test)]
-    fn complete(&self) -> u64 {
+    pub fn complete(&self) -> u64 {
         self.complete
+    }
+
+    /// Receivers that must have each publication.
+    pub fn steady(&self) -> usize {
+        self.steady
     }
 
     /// How many publications somebody lacks.
@@ -41,6 +55,11 @@ impl Tally {
     /// A steady receiver has this one; false if it was never sent, or everybody had it.
     pub fn came(&mut self, number: u64) -> bool {
         let place = number.checked_sub(self.complete).and_then(|place| usize::try_from(place).ok());
+        if let Some(place) =
+            place.filter(|place| self.is_following && *place < AHEAD_MAX && *place >= self.partly.len())
+        {
+            self.partly.resize(place + 1, 0);
+        }
         let Some(receivers) = place.and_then(|place| self.partly.get_mut(place)) else { return false };
         *receivers += 1;
         self.settle();
@@ -49,7 +68,8 @@ impl Tally {
 
     /// A steady receiver will not get these, which is a finding: nobody waits for them.
     pub fn skipped(&mut self, numbers: Range<u64>) {
-        let end = numbers.end.min(self.complete + self.partly.len() as u64);
+        let known = if self.is_following { AHEAD_MAX } else { self.partly.len() };
+        let end = numbers.end.min(self.complete + known as u64);
         for number in numbers.start.max(self.complete)..end {
             self.came(number);
         }
@@ -123,6 +143,16 @@ mod tests {
         assert_eq!((tally.complete(), tally.outstanding()), (2, 1));
         tally.skipped(0..u64::MAX);
         assert_eq!(tally.outstanding(), 0);
+    }
+
+    #[test]
+    fn who_follows_takes_what_comes_for_sent() {
+        let mut tally = Tally::following(2);
+        assert!(tally.came(1) && tally.came(0) && tally.came(0));
+        assert_eq!((tally.complete(), tally.outstanding()), (1, 1));
+        assert!(!tally.came(u64::MAX) && !tally.came(0));
+        tally.skipped(1..3);
+        assert_eq!((tally.complete(), tally.outstanding()), (2, 1));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod feed;
 mod figures;
 mod timetable;
 mod traffic;
+mod workers;
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
@@ -15,10 +16,19 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::{feed::Feed, traffic::Traffic};
+use self::{
+    feed::Feed,
+    traffic::Traffic,
+    workers::{Workers, share},
+};
 use crate::{
     clock::monotonic_us,
-    crowd::{Crowd, GroupState, Place, State, Wanted, dialect::Who, measure::Second},
+    crowd::{
+        Crowd, GroupState, Place, State, Wanted,
+        dialect::Who,
+        measure::Second,
+        worker::{Job, Order},
+    },
     outcome::{Curve, Harness, Outcome},
     procfs,
     progress::Progress,
@@ -54,6 +64,8 @@ struct Drive<'a> {
     crowd: Crowd,
     feeds: Vec<Feed>,
     traffic: Traffic,
+    workers: Workers,
+    jobs: Vec<Job>,
     series: Vec<Second>,
     progress: Progress,
 }
@@ -91,17 +103,25 @@ impl<'a> Drive<'a> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let run = format!("load-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let tag = |name: &str| format!("{TAG_PREFIX}{run}.{name}");
-        let groups = scenario.groups.iter().map(|group| GroupState::new(tag(&group.name), group.subscribers));
+        let processes = scenario.processes();
+        let groups = scenario
+            .groups
+            .iter()
+            .map(|group| GroupState::new(tag(&group.name), share(group.subscribers, 0, processes)));
         let state = State::new(target.dialect.clone(), groups.collect());
         let sources = Place::sources(target.server, scenario.connections());
         let place = Place { server: target.server, sources, run };
+        let jobs = jobs(scenario, target, &place, &state);
+        let crowd = Crowd::new(place, state, scenario.opening.at_once.div_ceil(processes))?;
         Ok(Self {
             scenario,
             target,
             stopped,
-            crowd: Crowd::new(place, state, scenario.opening.at_once)?,
             feeds: Vec::new(),
             traffic: Traffic::new(scenario),
+            workers: Workers::start(&[], &crowd)?,
+            jobs,
+            crowd,
             series: Vec::new(),
             progress: Progress::new(format!("{} against {}", scenario.name, target.name)),
         })
@@ -121,13 +141,17 @@ impl<'a> Drive<'a> {
         self.until_open("publishers")?;
         let before = self.clocks()?;
         self.crowd.state.measure.begin(before.at_us, false);
-        let mut timetable = timetable::Timetable::new(before.at_us, self.scenario.opening.rate.max(1e-9));
+        let mut timetable = timetable::Timetable::new(
+            before.at_us,
+            (self.scenario.opening.rate / self.scenario.processes() as f64).max(1e-9),
+        );
+        self.workers = Workers::start(&self.jobs, &self.crowd)?;
         for who in self.everybody() {
             let due_us = if self.scenario.opening.rate > 0.0 { timetable.take(u64::MAX).unwrap_or(0) } else { 0 };
             self.crowd.want(Wanted { who, due_us });
         }
         self.until_open("opening")?;
-        ensure!(self.crowd.state.open > 0, "no connection could be opened: {}", self.crowd.state.findings);
+        ensure!(self.open() > 0, "no connection could be opened: {}", self.crowd.state.findings);
         Ok(self.clocks()?.since(&before))
     }
 
@@ -135,7 +159,8 @@ impl<'a> Drive<'a> {
         let Scenario { groups, storm, churn, requests, .. } = self.scenario;
         let mut all = Vec::with_capacity(self.scenario.connections());
         for (group, of) in groups.iter().enumerate() {
-            all.extend(std::iter::repeat_n(Who::Subscriber { group, steady: true }, of.subscribers));
+            let own = share(of.subscribers, 0, self.scenario.processes());
+            all.extend(std::iter::repeat_n(Who::Subscriber { group, steady: true }, own));
         }
         let passing =
             storm.as_ref().map_or(0, |storm| storm.connections) + churn.as_ref().map_or(0, |churn| churn.connections);
@@ -145,19 +170,27 @@ impl<'a> Drive<'a> {
     }
 
     fn until_open(&mut self, phase: &str) -> Result<()> {
-        let all = self.crowd.still_opening().max(1);
+        let all = self.still_opening().max(1);
         let rate = self.scenario.opening.rate;
         let planned = if rate > 0.0 { all as f64 / rate } else { all as f64 / 200.0 };
         let deadline = monotonic_us() + (OPENING_PATIENCE + Duration::from_secs_f64(planned)).as_micros() as u64;
-        while self.crowd.still_opening() > 0 {
+        while self.still_opening() > 0 {
             self.turn(None, u64::MAX)?;
-            let left = self.crowd.still_opening();
+            let left = self.still_opening();
             if monotonic_us() > deadline {
                 bail!("{left} of {all} connections are not open: {}", self.crowd.state.findings);
             }
-            self.progress.show(phase, 1.0 - left as f64 / all as f64, &format!("{} open", self.crowd.state.open));
+            self.progress.show(phase, 1.0 - left as f64 / all as f64, &format!("{} open", self.open()));
         }
         Ok(())
+    }
+
+    fn still_opening(&self) -> usize {
+        self.crowd.still_opening() + self.workers.opening()
+    }
+
+    fn open(&self) -> usize {
+        self.crowd.state.open + self.workers.open()
     }
 
     /// One publication a group, so that all texts after it have their length.
@@ -196,7 +229,7 @@ impl<'a> Drive<'a> {
                 let clocks = self.clocks()?;
                 self.end_second(clocks.since(&before), now, began);
                 before = clocks;
-                let words = format!("{} open, {}/s", self.crowd.state.open, self.last_deliveries());
+                let words = format!("{} open, {}/s", self.open(), self.last_deliveries());
                 self.progress.show(phase, (now - began) as f64 / 1e6 / seconds, &words);
             }
         }
@@ -222,7 +255,7 @@ impl<'a> Drive<'a> {
             at_s: (now_us - began_us) as f64 / 1e6,
             server_cpu: took.server.unwrap_or_default(),
             harness_cpu: took.harness,
-            open: self.crowd.state.open,
+            open: self.open(),
             ..second
         });
     }
@@ -253,18 +286,47 @@ impl<'a> Drive<'a> {
     fn measure(&mut self) -> Result<Measured> {
         self.series.clear();
         let (sent, asked) = (self.sent(), self.traffic.asked());
+        self.begin_elsewhere()?;
         let before = self.clocks()?;
         self.crowd.state.measure.begin(before.at_us, self.traffic.is_quiet());
         self.publish_for(self.scenario.seconds, "measured")?;
         self.arrive()?;
         self.until_open("coming back")?;
         let took = self.clocks()?.since(&before);
+        self.collect()?;
         Ok(Measured {
             took,
             publications: self.sent() - sent,
             storm_back_s: self.traffic.storm_back_s(),
             requests: self.traffic.asked() - asked,
         })
+    }
+
+    /// Other processes measure from here on: nothing is published before they have said so.
+    fn begin_elsewhere(&mut self) -> Result<()> {
+        let from_us = monotonic_us();
+        self.workers.order(Order::Measure(from_us, self.traffic.is_quiet()))?;
+        self.until_told(|workers| workers.measure_from(from_us).then_some(()))
+    }
+
+    /// Adds what other processes measured.
+    fn collect(&mut self) -> Result<()> {
+        self.workers.order(Order::Report)?;
+        let reports = self.until_told(Workers::reports)?;
+        let State { measure, findings, .. } = &mut self.crowd.state;
+        reports.iter().for_each(|report| report.add_to(measure, findings, &mut self.series));
+        Ok(())
+    }
+
+    fn until_told<T>(&mut self, mut told: impl FnMut(&mut Workers) -> Option<T>) -> Result<T> {
+        let deadline = monotonic_us() + ARRIVAL_PATIENCE.as_micros() as u64;
+        loop {
+            if let Some(told) = told(&mut self.workers) {
+                return Ok(told);
+            }
+            ensure!(monotonic_us() < deadline, "another process of the harness does not answer");
+            self.turn(None, u64::MAX)?;
+        }
     }
 
     fn sent(&self) -> u64 {
@@ -287,11 +349,13 @@ impl<'a> Drive<'a> {
         if let Some(due) = self.crowd.next_due_us() {
             next = next.min(due);
         }
-        self.crowd.turn(next)
+        self.crowd.turn(next)?;
+        self.workers.take(&mut self.crowd)
     }
 
     fn clocks(&self) -> Result<Clocks> {
-        let harness = procfs::cpu_ns(std::process::id()).context("the harness's own time")?.process as f64 / 1e9;
+        let own = procfs::cpu_ns(std::process::id()).context("the harness's own time")?.process;
+        let harness = (own + self.workers.cpu_ns()) as f64 / 1e9;
         Ok(Clocks { at_us: monotonic_us(), server: self.target.cpu_seconds(), harness })
     }
 
@@ -329,6 +393,25 @@ impl<'a> Drive<'a> {
             findings: std::mem::take(findings),
         }
     }
+}
+
+/// What other processes are to hold.
+fn jobs(scenario: &Scenario, target: &Running, place: &Place, state: &State) -> Vec<Job> {
+    let processes = scenario.processes();
+    let groups = |number| {
+        let all = scenario.groups.iter().zip(&state.groups);
+        all.map(move |(of, group)| (group.tag.clone(), share(of.subscribers, number, processes))).collect()
+    };
+    let job = |number| Job {
+        server: target.server,
+        sources: place.sources.clone(),
+        run: format!("{}-{number}", place.run),
+        dialect: target.dialect.clone(),
+        groups: groups(number),
+        at_once: scenario.opening.at_once.div_ceil(processes),
+        rate: scenario.opening.rate / processes as f64,
+    };
+    (1..processes).map(job).collect()
 }
 
 impl Clocks {

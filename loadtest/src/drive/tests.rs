@@ -54,6 +54,7 @@ fn scenario(window: Option<usize>, rate: Option<f64>) -> Scenario {
         warmup: 0.05,
         groups: vec![group],
         opening: Opening::default(),
+        processes: 1,
         storm: None,
         churn: None,
         requests: None,

@@ -90,20 +90,26 @@ pub struct Opening {
     pub at_once: usize,
 }
 
-/// Subscribers beside the steady ones of the first group, that all reconnect at the same moment.
+/// Subscribers beside the steady ones that all reconnect at the same moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storm {
+    /// The group whose publications they hear; none: the first.
+    #[serde(default)]
+    pub group: String,
     /// How many.
     pub connections: usize,
     /// Seconds into the measured time.
     pub after: f64,
 }
 
-/// Subscribers beside the steady ones of the first group, the oldest of which leaves as a new one comes.
+/// Subscribers beside the steady ones, the oldest of which leaves as a new one comes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Churn {
+    /// The group whose publications they hear; none: the first.
+    #[serde(default)]
+    pub group: String,
     /// How many are there at a time.
     pub connections: usize,
     /// How many come a second.
@@ -243,6 +249,10 @@ impl Scenario {
             );
         }
         ensure!(self.processes <= PROCESSES_MAX, "processes: at most {PROCESSES_MAX}");
+        let named = [self.storm.as_ref().map(|storm| &storm.group), self.churn.as_ref().map(|churn| &churn.group)];
+        for name in named.into_iter().flatten().filter(|name| !name.is_empty()) {
+            ensure!(self.groups.iter().any(|group| group.name == **name), "there is no group {name}");
+        }
         let is_joined = !self.groups.is_empty() || (self.storm.is_none() && self.churn.is_none());
         ensure!(is_joined, "storm and churn need a group that they belong to");
         ensure!((1..=CONNECTIONS_MAX).contains(&self.connections()), "connections: 1 to {CONNECTIONS_MAX}");
@@ -259,6 +269,11 @@ impl Scenario {
 }
 
 impl Scenario {
+    /// The place of a group, the first if none has that name.
+    pub fn group(&self, name: &str) -> usize {
+        self.groups.iter().position(|group| group.name == name).unwrap_or(0)
+    }
+
     /// Processes that hold the subscribers.
     pub fn processes(&self) -> usize {
         match self.processes {
@@ -313,6 +328,7 @@ mod tests {
             ("subscribers = 1", "subscribers = 1\nframe_bytes = 10"),
             ("subscribers = 1", "subscriber = 1"),
             ("[[groups]]", "[storm]\nconnections = 1\nafter = 5\n[[groups]]"),
+            ("[[groups]]", "[churn]\nconnections = 1\nrate = 1\ngroup = \"b\"\n[[groups]]"),
         ] {
             assert!(Scenario::parse(&good.replace(what, by)).is_err(), "{by}");
         }

@@ -31,6 +31,9 @@ fn a_run_of_three_processes_delivers_all_and_writes_a_page() {
     assert!(output.status.success(), "{report}");
     let outcome = &report["outcomes"][0];
     assert_eq!(outcome["curves"][0]["quantiles"]["count"], 31 * 100, "{outcome}");
+    let handshakes =
+        outcome["curves"].as_array().and_then(|all| all.iter().find(|curve| curve["name"] == "handshakes"));
+    assert_eq!(handshakes.expect("a curve")["quantiles"]["count"], 31);
     assert_eq!(outcome["series"][0]["open"], 32, "all processes' and the publisher");
     assert!(outcome["figures"]["cpu_us_per_delivery"].as_f64().is_some_and(|cpu| cpu > 0.0), "{outcome}");
     let written = fs::read_to_string(&page).expect("a page");

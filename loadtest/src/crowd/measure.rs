@@ -104,7 +104,9 @@ impl Measure {
 
     /// A connection is open.
     pub fn handshake(&mut self, due_us: u64, now_us: u64) {
-        self.handshakes.saturating_record(now_us.saturating_sub(due_us));
+        if due_us >= self.from_us {
+            self.handshakes.saturating_record(now_us.saturating_sub(due_us));
+        }
     }
 
     /// Something that was due then leaves now.

@@ -123,6 +123,7 @@ impl Worker {
         let state = State::new(dialect, states.collect());
         let mut crowd = Crowd::new(Place { server, sources, run }, state, at_once)?;
         let (began, mut number) = (monotonic_us(), 0.0);
+        crowd.state.measure.begin(began, false);
         for (group, (_, subscribers)) in groups.iter().enumerate() {
             for _ in 0..*subscribers {
                 let due_us = if rate > 0.0 { began + (number * 1e6 / rate) as u64 } else { 0 };

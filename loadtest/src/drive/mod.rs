@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use self::{
     feed::Feed,
-    traffic::Traffic,
+    traffic::{Traffic, passing},
     workers::{Workers, share},
 };
 use crate::{
@@ -162,9 +162,12 @@ impl<'a> Drive<'a> {
             let own = share(of.subscribers, 0, self.scenario.processes());
             all.extend(std::iter::repeat_n(Who::Subscriber { group, steady: true }, own));
         }
-        let passing =
-            storm.as_ref().map_or(0, |storm| storm.connections) + churn.as_ref().map_or(0, |churn| churn.connections);
-        all.extend(std::iter::repeat_n(Who::Subscriber { group: 0, steady: false }, passing));
+        if let Some(storm) = storm {
+            all.extend(std::iter::repeat_n(passing(self.scenario.group(&storm.group)), storm.connections));
+        }
+        if let Some(churn) = churn {
+            all.extend(std::iter::repeat_n(passing(self.scenario.group(&churn.group)), churn.connections));
+        }
         all.extend(std::iter::repeat_n(Who::Requester, requests.as_ref().map_or(0, |requests| requests.users)));
         all
     }
@@ -186,7 +189,7 @@ impl<'a> Drive<'a> {
     }
 
     fn still_opening(&self) -> usize {
-        self.crowd.still_opening() + self.workers.opening()
+        self.crowd.still_opening() + self.workers.opening() + self.traffic.to_break()
     }
 
     fn open(&self) -> usize {
@@ -292,6 +295,7 @@ impl<'a> Drive<'a> {
         self.publish_for(self.scenario.seconds, "measured")?;
         self.arrive()?;
         self.until_open("coming back")?;
+        self.traffic.watch_storm(&mut self.crowd, monotonic_us());
         let took = self.clocks()?.since(&before);
         self.collect()?;
         Ok(Measured {
@@ -346,6 +350,9 @@ impl<'a> Drive<'a> {
             next = next.min(self.traffic.turn(&mut self.crowd, due_by)).min(end.max(now));
         }
         self.traffic.watch_storm(&mut self.crowd, now);
+        if self.traffic.to_break() > 0 {
+            next = now;
+        }
         if let Some(due) = self.crowd.next_due_us() {
             next = next.min(due);
         }

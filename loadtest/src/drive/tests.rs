@@ -113,17 +113,18 @@ fn what_is_lost_repeated_or_swapped_is_told() {
 #[test]
 fn who_comes_goes_and_asks_is_counted_and_the_steady_ones_miss_nothing() {
     let server = Server::sound();
-    let passing = Scenario {
-        churn: Some(Churn { connections: 10, rate: 100.0 }),
-        storm: Some(Storm { connections: 20, after: 0.1 }),
+    let mut passing = Scenario {
+        churn: Some(Churn { group: String::new(), connections: 10, rate: 100.0 }),
+        storm: Some(Storm { group: "b".into(), connections: 20, after: 0.1 }),
         requests: Some(Requests { users: 3, rate: 100.0, bytes: 100 }),
         ..scenario(None, Some(200.0))
     };
+    passing.groups.push(Group { name: "b".into(), subscribers: 0, frame_bytes: 200, window: None, rate: Some(50.0) });
     let outcome = server.run(&passing);
     assert!(outcome.ok, "{}", outcome.findings);
     let count = |name: &str| outcome.curves.iter().find(|curve| curve.name == name).expect(name).quantiles.count;
     assert_eq!((count("a"), count("requests")), (300, 30));
-    assert!(count("handshakes") >= 30 + 25, "{} of the storm and those who come", count("handshakes"));
+    assert!(count("handshakes") >= 20 + 30, "{} of the storm and those who come", count("handshakes"));
     assert!(outcome.figure("storm_back_s").is_some_and(|seconds| seconds > 0.0));
     assert_eq!(outcome.connections, 38);
 }

@@ -11,13 +11,14 @@ use crate::{
 const AFTER_STORM_US: u64 = 200_000;
 /// Most steps of one kind in a turn.
 const STEPS_A_TURN_MAX: usize = 64;
-const PASSING: Who = Who::Subscriber { group: 0, steady: false };
 
 /// See the module.
 pub struct Traffic {
     storm: Option<Storm>,
     churn: Option<Churn>,
     requests: Option<Requests>,
+    storm_group: usize,
+    churn_group: usize,
     coming: Option<Timetable>,
     asking: Option<Timetable>,
     asked: u64,
@@ -34,6 +35,8 @@ impl Traffic {
     pub fn new(scenario: &Scenario) -> Self {
         let Scenario { storm, churn, requests, .. } = scenario.clone();
         Self {
+            storm_group: storm.as_ref().map_or(0, |storm| scenario.group(&storm.group)),
+            churn_group: churn.as_ref().map_or(0, |churn| scenario.group(&churn.group)),
             storm,
             churn,
             requests,
@@ -89,18 +92,20 @@ impl Traffic {
             self.storm_due_us = None;
             self.break_out(crowd, now_us);
         }
-        self.break_some(crowd);
         self.come_and_go(crowd, now_us);
         self.ask(crowd, now_us);
-        if self.to_break > 0 {
-            return 0;
-        }
         let timetables = [&self.coming, &self.asking].into_iter().flatten().map(Timetable::next_us);
         timetables.chain(self.storm_due_us).min().unwrap_or(u64::MAX)
     }
 
-    /// Notices that all are back.
+    /// Connections that the storm has not reached yet.
+    pub fn to_break(&self) -> usize {
+        self.to_break
+    }
+
+    /// Goes on with a storm, and notices that all are back.
     pub fn watch_storm(&mut self, crowd: &mut Crowd, now_us: u64) {
+        self.break_some(crowd);
         if let (Some(began), None) = (self.storm_began_us, self.storm_back_us)
             && self.to_break == 0
             && crowd.still_opening() == 0
@@ -122,7 +127,7 @@ impl Traffic {
             self.to_break -= 1;
             if let Some(name) = crowd.state.passing.pop_front() {
                 crowd.drop_it(name);
-                crowd.want(Wanted { who: PASSING, due_us: 0 });
+                crowd.want(Wanted { who: passing(self.storm_group), due_us: 0 });
             }
         }
     }
@@ -134,7 +139,7 @@ impl Traffic {
             if let Some(oldest) = crowd.state.passing.pop_front() {
                 crowd.drop_it(oldest);
             }
-            crowd.want(Wanted { who: PASSING, due_us });
+            crowd.want(Wanted { who: passing(self.churn_group), due_us });
         }
     }
 
@@ -150,4 +155,9 @@ impl Traffic {
             self.asked += 1;
         }
     }
+}
+
+/// A subscriber of this group that does not stay.
+pub fn passing(group: usize) -> Who {
+    Who::Subscriber { group, steady: false }
 }

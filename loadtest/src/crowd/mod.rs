@@ -34,8 +34,11 @@ use crate::{clock::monotonic_us, wire::Ending};
 const BUFFER_BYTES: usize = 256 << 10;
 /// Most connections that are begun in one turn: what is due meanwhile would be late.
 const BEGUN_A_TURN_MAX: usize = 8;
-/// Connections of one source address; the kernel has some 28,000 ports.
-const PER_SOURCE: usize = 10_000;
+/// Connections of one source address. The kernel has some 28,000 ports for each, keeps those of ended connections for a
+/// minute, and takes milliseconds to find one when most are taken.
+const PER_SOURCE: usize = 4000;
+/// Source addresses of one run.
+const SOURCES_MAX: usize = 250;
 
 /// One connection and what is known of it.
 struct Peer {
@@ -70,11 +73,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// Addresses of the loopback for so many connections, when that is where the server is.
-    pub fn sources(server: SocketAddr, connections: usize) -> Vec<Ipv4Addr> {
-        let count = connections / PER_SOURCE + 1;
+    /// Addresses of the loopback for so many connections, when that is where the server is. Each `run` has others, so that
+    /// none waits for the ports of the one before.
+    pub fn sources(server: SocketAddr, connections: usize, run: u32) -> Vec<Ipv4Addr> {
+        let count = (connections / PER_SOURCE + 1).min(SOURCES_MAX);
         let is_loopback = server.is_ipv4() && server.ip().is_loopback();
-        let address = |at: usize| Ipv4Addr::new(127, 0, 1 + (at / 250) as u8, 1 + (at % 250) as u8);
+        let [.., high, low] = run.to_be_bytes();
+        let address = |at: usize| Ipv4Addr::new(127, high | 1, low, 1 + at as u8);
         if is_loopback && count > 1 { (0..count).map(address).collect() } else { Vec::new() }
     }
 }
@@ -272,5 +277,26 @@ impl Crowd {
     fn take(&mut self, name: u64) -> Option<Box<Peer>> {
         let slot = self.slots.get_mut(name as u32 as usize)?;
         if u64::from(slot.generation) == name >> 32 { slot.peer.take() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn many_connections_to_the_loopback_come_from_addresses_of_their_own() {
+        let server = SocketAddr::from(([127, 0, 0, 1], 80));
+        assert!(
+            Place::sources(server, 100, 7).is_empty()
+                && Place::sources(([10, 0, 0, 1], 80).into(), 90_000, 7).is_empty()
+        );
+        let (one, other) = (Place::sources(server, 90_000, 7), Place::sources(server, 90_000, 8));
+        let all: HashSet<_> = one.iter().chain(&other).collect();
+        assert_eq!((one.len(), all.len()), (23, 46));
+        assert!(all.iter().all(|address| address.is_loopback() && address.octets()[1] != 0));
+        assert_eq!(Place::sources(server, 10_000_000, 0).len(), SOURCES_MAX);
     }
 }

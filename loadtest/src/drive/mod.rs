@@ -101,7 +101,8 @@ struct Measured {
 impl<'a> Drive<'a> {
     fn new(scenario: &'a Scenario, target: &'a Running, stopped: &'a AtomicBool) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let run = format!("load-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let run = format!("load-{}-{number}", std::process::id());
         let tag = |name: &str| format!("{TAG_PREFIX}{run}.{name}");
         let processes = scenario.processes();
         let groups = scenario
@@ -109,7 +110,7 @@ impl<'a> Drive<'a> {
             .iter()
             .map(|group| GroupState::new(tag(&group.name), share(group.subscribers, 0, processes)));
         let state = State::new(target.dialect.clone(), groups.collect());
-        let sources = Place::sources(target.server, scenario.connections());
+        let sources = Place::sources(target.server, scenario.connections(), std::process::id().wrapping_add(number));
         let place = Place { server: target.server, sources, run };
         let jobs = jobs(scenario, target, &place, &state);
         let crowd = Crowd::new(place, state, scenario.opening.at_once.div_ceil(processes))?;

@@ -30,9 +30,6 @@ pub struct RunArgs {
     /// Which server
     #[arg(long, value_enum, default_value = "ours")]
     pub target: Kind,
-    /// Numbers of subscribers of the first group, with commas: one run for each
-    #[arg(long, value_delimiter = ',')]
-    pub sweep: Vec<usize>,
     #[command(flatten)]
     pub common: Common,
 }
@@ -59,6 +56,9 @@ pub struct Common {
     pub changes: Changes,
     #[command(flatten)]
     pub at: TargetArgs,
+    /// Numbers of subscribers of the first group, with commas: all of it for each
+    #[arg(long, value_delimiter = ',')]
+    pub sweep: Vec<usize>,
     /// Fail also when the harness was saturated
     #[arg(long)]
     pub strict: bool,
@@ -86,6 +86,8 @@ pub struct BenchReport {
 /// One figure of all servers.
 #[derive(Debug, Serialize)]
 pub struct Compared {
+    /// Connections that stood.
+    pub connections: usize,
     /// Its name.
     pub figure: &'static str,
     /// Whether more of it is better.
@@ -97,14 +99,7 @@ pub struct Compared {
 /// Runs a scenario, or a row of them.
 pub async fn run(args: &RunArgs) -> Result<BenchReport> {
     let mut outcomes = Vec::new();
-    let sizes: Vec<Option<usize>> = if args.sweep.is_empty() {
-        vec![args.common.changes.subscribers]
-    } else {
-        args.sweep.iter().copied().map(Some).collect()
-    };
-    for subscribers in sizes {
-        let changes = Changes { subscribers, ..args.common.changes.clone() };
-        let scenario = Scenario::load(&args.scenario, &changes)?;
+    for scenario in scenarios_of(&args.scenario, &args.common)? {
         outcomes.push(once(args.target, &args.common.at, &scenario).await?);
     }
     report(outcomes, Vec::new(), &args.common)
@@ -114,16 +109,31 @@ pub async fn run(args: &RunArgs) -> Result<BenchReport> {
 pub async fn compare(args: &CompareArgs) -> Result<BenchReport> {
     ensure!(args.targets.len() >= 2, "--target must be given twice at least");
     ensure!((1..=100).contains(&args.rounds), "--rounds: 1 to 100");
-    let scenario = Scenario::load(&args.scenario, &args.common.changes)?;
-    let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); args.targets.len()];
-    for round in 0..args.rounds {
-        for turn in 0..args.targets.len() {
-            let at = (round + turn) % args.targets.len();
-            outcomes[at].push(once(args.targets[at], &args.common.at, &scenario).await?);
+    let (mut all, mut figures) = (Vec::new(), Vec::new());
+    for scenario in scenarios_of(&args.scenario, &args.common)? {
+        let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); args.targets.len()];
+        for round in 0..args.rounds {
+            for turn in 0..args.targets.len() {
+                let at = (round + turn) % args.targets.len();
+                outcomes[at].push(once(args.targets[at], &args.common.at, &scenario).await?);
+            }
         }
+        figures.extend(compared(&scenario, &outcomes));
+        all.extend(outcomes.into_iter().flatten());
     }
-    let compared = compared(&scenario, &outcomes);
-    report(outcomes.into_iter().flatten().collect(), compared, &args.common)
+    report(all, figures, &args.common)
+}
+
+/// The scenario, once for each size that is asked for.
+fn scenarios_of(name: &str, common: &Common) -> Result<Vec<Scenario>> {
+    let sizes = match common.sweep.is_empty() {
+        true => vec![common.changes.subscribers],
+        false => common.sweep.iter().copied().map(Some).collect(),
+    };
+    sizes
+        .into_iter()
+        .map(|subscribers| Scenario::load(name, &Changes { subscribers, ..common.changes.clone() }))
+        .collect()
 }
 
 async fn once(kind: Kind, at: &TargetArgs, scenario: &Scenario) -> Result<Outcome> {
@@ -165,7 +175,12 @@ fn compared(scenario: &Scenario, outcomes: &[Vec<Outcome>]) -> Vec<Compared> {
             (name, Spread::of(values), Spread::of(ratios.filter(|ratio| ratio.is_finite())))
         };
         let servers = outcomes.iter().map(server).collect();
-        Some(Compared { figure: figure.name, more_is_better: figure.more_is_better, servers })
+        Some(Compared {
+            connections: scenario.connections(),
+            figure: figure.name,
+            more_is_better: figure.more_is_better,
+            servers,
+        })
     };
     figures.filter_map(of_figure).collect()
 }
@@ -180,24 +195,29 @@ impl BenchReport {
         let first = &self.outcomes[0];
         let rounds = self.compared[0].servers[0].1.count;
         let base = self.compared[0].servers.last().map_or("", |server| server.0);
-        let Outcome { scenario, connections, .. } = first;
-        let _ =
-            writeln!(out, "{}: {connections} connections, {rounds} rounds in turns, {}\n", scenario.name, self.machine);
+        let scenario = &first.scenario;
+        let _ = writeln!(out, "{}: {rounds} rounds in turns, {}\n", scenario.name, self.machine);
         let _ = writeln!(
             out,
-            "{:<32}{:<10}{:>34}{:>30}",
+            "{:<30}{:>12}  {:<8}{:>34}{:>28}",
             "median (least to most)",
+            "connections",
             "server",
             "figure",
             format!("against {base}")
         );
-        for Compared { figure, servers, .. } in &self.compared {
+        for Compared { connections, figure, servers, .. } in &self.compared {
             for (server, values, ratios) in servers {
                 let spread = |s: &Spread| match s.count {
                     0 => "unknown".to_owned(),
                     _ => format!("{} ({} to {})", number(s.median), number(s.min), number(s.max)),
                 };
-                let _ = writeln!(out, "{figure:<32}{server:<10}{:>34}{:>30}", spread(values), spread(ratios));
+                let _ = writeln!(
+                    out,
+                    "{figure:<30}{connections:>12}  {server:<8}{:>34}{:>28}",
+                    spread(values),
+                    spread(ratios)
+                );
             }
         }
         for Outcome { target, harness, findings, ok, .. } in &self.outcomes {

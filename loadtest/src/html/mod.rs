@@ -2,7 +2,7 @@
 
 mod plot;
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use self::plot::{Line, Plot, Scale, escape, short};
 use crate::{
@@ -67,13 +67,13 @@ fn write_compared(out: &mut String, compared: &[Compared]) {
     let base = compared[0].servers.last().map_or("", |server| server.0);
     let _ = writeln!(
         out,
-        "<table><tr><th>figure</th><th>server</th><th>median</th><th>least to most</th><th>against {base}</th><th>least to most</th><th>unit</th></tr>"
+        "<table><tr><th>figure</th><th>connections</th><th>server</th><th>median</th><th>least to most</th><th>against {base}</th><th>least to most</th><th>unit</th></tr>"
     );
-    for Compared { figure, servers, .. } in compared {
+    for Compared { connections, figure, servers, .. } in compared {
         for (server, values, ratios) in servers {
             let _ = writeln!(
                 out,
-                "<tr><td>{figure}</td><td>{server}</td>{}{}<td>{}</td></tr>",
+                "<tr><td>{figure}</td><td class=\"n\">{connections}</td><td>{server}</td>{}{}<td>{}</td></tr>",
                 cells(values),
                 cells(ratios),
                 unit(figure)
@@ -184,27 +184,29 @@ fn curves(report: &BenchReport) -> Vec<Line> {
     })
 }
 
+/// A figure's median at each size, a line a server; nothing where there is one size only.
 fn of_connections(report: &BenchReport, title: &'static str, figure: &str, unit: &'static str) -> Option<Plot> {
-    let mut lines: Vec<Line> = Vec::new();
+    let mut values: BTreeMap<(&str, usize), Vec<f64>> = BTreeMap::new();
     for outcome in &report.outcomes {
-        let Some(value) = outcome.figure(figure) else { continue };
-        let point = (outcome.connections as f64, value);
-        match lines.iter_mut().find(|line| line.name == outcome.target) {
+        values.entry((outcome.target, outcome.connections)).or_default().extend(outcome.figure(figure));
+    }
+    let mut lines: Vec<Line> = Vec::new();
+    let mut targets: Vec<&str> = report.outcomes.iter().map(|outcome| outcome.target).collect();
+    targets.dedup();
+    let colour = |target: &str| targets.iter().position(|known| *known == target).unwrap_or_default() % COLOURS;
+    for ((target, connections), values) in values.into_iter().filter(|(_, values)| !values.is_empty()) {
+        let point = (connections as f64, Spread::of(values).median);
+        match lines.iter_mut().find(|line| line.name == target) {
             Some(line) => line.points.push(point),
-            None => {
-                lines.push(Line { name: outcome.target.to_owned(), colour: lines.len() % COLOURS, points: vec![point] })
-            }
+            None => lines.push(Line { name: target.to_owned(), colour: colour(target), points: vec![point] }),
         }
     }
-    let is_sweep = lines.iter().any(|line| line.points.windows(2).any(|pair| pair[0].0 != pair[1].0));
-    let axes = ("connections", unit);
-    is_sweep.then_some(Plot { title, axes, scales: (Scale::Linear, Scale::Linear), lines })
+    let is_sweep = lines.iter().any(|line| line.points.len() > 1);
+    is_sweep.then_some(Plot { title, axes: ("connections", unit), scales: (Scale::Linear, Scale::Linear), lines })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{
         findings::Findings,
@@ -250,7 +252,7 @@ mod tests {
     fn a_comparison_shows_medians_and_ratios() {
         let spread = |value| Spread::of([value, value * 2.0, value * 3.0]);
         let servers = vec![("ours", spread(1.0), spread(1.1)), ("ideal", spread(1.0), Spread::default())];
-        let compared = vec![Compared { figure: "p99_ms", more_is_better: false, servers }];
+        let compared = vec![Compared { connections: 10, figure: "p99_ms", more_is_better: false, servers }];
         let outcomes = vec![outcome("ours", 10), outcome("ideal", 10)];
         let page = page(&BenchReport { ok: false, machine: String::new(), outcomes, compared });
         assert!(page.contains("against ideal") && page.contains("1.100 to 3.300"), "{page}");

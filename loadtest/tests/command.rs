@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SHORT: [&str; 4] = ["--seconds", "1", "--warmup", "0.1"];
@@ -94,7 +95,8 @@ fn what_cannot_be_run_is_told_by_status_2_and_a_signal_leaves_nothing_behind() {
         Command::new("sleep").arg("0.05").status().expect("sleep runs");
     }
     assert_eq!(started.len(), 2, "the server and the other process");
-    assert!(Command::new("kill").arg(run.id().to_string()).status().expect("kill runs").success());
+    let pid = i32::try_from(run.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::TERM).expect("a signal");
     assert_eq!(run.wait().expect("it ends").code(), Some(2));
     for pid in started {
         assert!(!fs::exists(format!("/proc/{pid}")).expect("a look"), "process {pid} is left");

@@ -6,7 +6,7 @@ PROFILE ?= quick
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build release test faults simulate autobahn image ci setup fmt lint doc floors clean
+.PHONY: help run build release test faults simulate autobahn image ci bench budgets setup fmt lint doc floors clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,16 @@ image: setup ## the Dockerfile's steps without Docker: a static binary in a bare
 
 ci: ## what CI runs: format, lints, documentation, floors, every test
 	@.ci/run
+
+bench: ## what deliveries cost against the ideal of this machine: two CPUs, nothing else running; ARGS go to the harness
+	$(CARGO) build --release --workspace --bins
+	@for scenario in fanout throughput latency; do \
+		target/release/loadtest compare $$scenario --node target/release/ws-cluster --node-cpu 0 --cpu 1 \
+			--html target/bench-$$scenario.html $(ARGS) || exit 1; \
+	done
+
+budgets: ## instructions of the hot paths, held to perf/baselines (needs valgrind)
+	@perf/budgets/run
 
 setup: ## only the set-up of `make test`
 	@.ci/setup

@@ -6,12 +6,20 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 /// The wall clock's time since the Unix epoch; zero if the clock stands before it.
 #[expect(clippy::disallowed_methods, reason = "this is the harness's one reader of the wall clock")]
 pub fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Microseconds of the kernel's monotonic clock: the same for all processes of a machine, so that times in payloads need no
+/// agreement.
+pub fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
 }
 
 /// Turns monotonic time into microseconds since the Unix epoch, and back.

@@ -19,7 +19,12 @@ pub struct Findings {
 impl Findings {
     /// Counts one.
     pub fn add(&mut self, kind: &'static str, what: impl fmt::Display) {
-        *self.counts.entry(kind).or_default() += 1;
+        self.add_many(kind, 1, what);
+    }
+
+    /// Counts several that one sentence describes.
+    pub fn add_many(&mut self, kind: &'static str, count: u64, what: impl fmt::Display) {
+        *self.counts.entry(kind).or_default() += count;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(format!("{kind}: {what}"));
         }

@@ -1,7 +1,7 @@
 //! What a run needs of the machine: open files, a CPU of its own, a clock that wakes on time.
 #![expect(unsafe_code, reason = "tokio takes a foreign descriptor only by an unsafe call")]
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::{
@@ -27,6 +27,20 @@ pub fn bind_to_cpu(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("binding to CPU {cpu}"))
+}
+
+/// A command that runs on one CPU, if one is named.
+pub fn on_cpu(program: &Path, cpu: Option<usize>) -> Command {
+    let Some(cpu) = cpu else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(cpu.to_string()).arg(program);
+    command
+}
+
+/// Does nothing for a while, where nothing else could be done either.
+#[expect(clippy::disallowed_methods, reason = "it waits for another process, and no core of a server is blocked")]
+pub fn rest(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 /// Wakes at an instant, to some tens of microseconds. The runtime's own timers round up to milliseconds, which would

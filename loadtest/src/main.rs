@@ -4,26 +4,36 @@
 //! Exit status: 0 every check holds, 1 a check failed, 2 the scenario could not be run.
 
 mod bars;
+mod bench;
 mod check;
 mod client;
 mod clock;
+mod crowd;
+mod drive;
 #[cfg(test)]
 mod fake_node;
 mod findings;
+mod html;
 mod http;
+mod ideal;
 mod machine;
 mod node;
+mod outcome;
 mod procfs;
+mod progress;
 mod publisher;
 mod pulse;
 mod replay;
 mod report;
 mod saturate;
+mod scenario;
 mod sign;
 mod slow;
 mod stall;
 mod stats;
+mod target;
 mod thin;
+mod wire;
 
 use std::{
     io::{self, Write},
@@ -55,6 +65,17 @@ enum Scenario {
     Saturate(saturate::SaturateArgs),
     /// The ages of what readers see that stop for a while, or sit behind a narrow link
     Stall(stall::StallArgs),
+    /// A scenario against one server: figures, latencies, plots
+    Run(Box<bench::RunArgs>),
+    /// A scenario against several servers in turns: medians and ratios
+    Compare(Box<bench::CompareArgs>),
+    /// List the shipped scenarios of `run` and `compare`
+    Scenarios,
+    /// Be the least that a server could do: a loop of send(2)
+    Ideal(ideal::IdealArgs),
+    /// Hold a share of another process's run
+    #[command(hide = true)]
+    Worker,
 }
 
 fn main() -> ExitCode {
@@ -71,10 +92,19 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<bool> {
+    // These two have no runtime to notice a signal: they end by it at once.
+    match cli.scenario {
+        Scenario::Ideal(args) => ideal::ideal(&args).map(|()| true),
+        Scenario::Worker => crowd::worker::work().map(|()| true),
+        scenario => drive_one(scenario),
+    }
+}
+
+fn drive_one(driven: Scenario) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(LocalSet::new().run_until(async {
         tokio::select! {
-            ended = scenario(cli.scenario) => ended,
+            ended = scenario(driven) => ended,
             // A node that was started for the run must not outlive it.
             stopped = stopped() => stopped.and_then(|()| bail!("stopped by a signal")),
         }
@@ -109,6 +139,16 @@ async fn scenario(scenario: Scenario) -> Result<bool> {
             let report = stall::stall(&args).await?;
             print(&report, args.json, || report.table()).map(|()| report.ok)
         }
+        Scenario::Run(args) => {
+            let report = bench::run(&args).await?;
+            print(&report, args.common.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Compare(args) => {
+            let report = bench::compare(&args).await?;
+            print(&report, args.common.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Scenarios => print(&(), false, bench::scenarios).map(|()| true),
+        Scenario::Ideal(_) | Scenario::Worker => unreachable!("they have no runtime"),
     }
 }
 

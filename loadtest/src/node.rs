@@ -199,7 +199,13 @@ pub fn authority(url: &str, scheme: &str) -> Result<String> {
 }
 
 fn config(limits: &[String], tags: &str) -> Result<String> {
-    let mut text = "[limits]\nconnections_per_address = 0\naccepts_per_second = 5000\n".to_owned();
+    let mut text = "[limits]\n".to_owned();
+    for default in ["connections_per_address = 0", "accepts_per_second = 5000"] {
+        let key = default.split(' ').next().unwrap_or_default();
+        if !limits.iter().any(|limit| limit.split('=').next() == Some(key)) {
+            let _ = writeln!(text, "{default}");
+        }
+    }
     for limit in limits {
         let (key, value) = limit.split_once('=').with_context(|| format!("--limit {limit:?} is not KEY=VALUE"))?;
         let bare = value.parse::<f64>().is_ok() || value == "true" || value == "false";
@@ -210,14 +216,7 @@ fn config(limits: &[String], tags: &str) -> Result<String> {
 }
 
 fn command(binary: &Path, args: &NodeArgs, file: &Path, folder: &Path) -> Result<Command> {
-    let mut command = match args.node_cpu {
-        Some(cpu) => {
-            let mut command = Command::new("taskset");
-            command.arg("-c").arg(cpu.to_string()).arg(binary);
-            command
-        }
-        None => Command::new(binary),
-    };
+    let mut command = machine::on_cpu(binary, args.node_cpu);
     let log = File::create(folder.join("log")).context("the node's log")?;
     command.args(["--node", "1", "--env", "test", "--cores", "1", "--queue", "memory", "--driver", &args.driver]);
     command.args(["--ws_host", "127.0.0.1", "--http_host", "127.0.0.1", "--ws_port", "0", "--http_port", "0"]);
@@ -251,6 +250,8 @@ mod tests {
         let text = config(&limits, "[[tags]]\nmatch = \"a\"\n").expect("a file");
         assert!(text.contains("write_timeout = \"2m\"\noutbox_frames_max = 64\n[[projects]]"), "{text}");
         assert!(config(&["x".to_owned()], "").is_err());
+        let other = config(&["accepts_per_second=7".to_owned()], "").expect("a file");
+        assert_eq!(other.matches("accepts_per_second").count(), 1, "{other}");
     }
 
     #[test]

@@ -30,6 +30,34 @@ pub fn cpu_ns(pid: u32) -> Result<CpuTime> {
     Ok(time)
 }
 
+/// A process and those that it started, and so on.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = family.get(at).copied() {
+        at += 1;
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    family
+}
+
+/// Bytes that the kernel holds for itself on this machine, for whatever: slabs, sockets' queues, tables, stacks.
+pub fn kernel_bytes() -> Result<u64> {
+    let memory = fs::read_to_string("/proc/meminfo").context("the machine's memory")?;
+    let parts = ["Slab:", "KernelStack:", "PageTables:", "Percpu:"];
+    let parts: u64 = parts.iter().filter_map(|part| kib_line(&memory, part)).sum();
+    Ok(parts + socket_pages(&fs::read_to_string("/proc/net/sockstat").unwrap_or_default()) * 4096)
+}
+
+/// Pages in the queues of TCP sockets.
+fn socket_pages(text: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+    line.rsplit_once("mem ").and_then(|(_, pages)| pages.trim().parse().ok()).unwrap_or_default()
+}
+
 /// See [`cpu_ns`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
@@ -118,6 +146,25 @@ mod tests {
     fn memory_comes_in_bytes() {
         assert_eq!(kib_line("Name:\tx\nVmRSS:\t    1024 kB\n", "VmRSS:"), Some(1 << 20));
         assert_eq!(kib_line("Name:\tx\n", "VmRSS:"), None);
+    }
+
+    #[test]
+    fn pages_of_sockets_stand_at_the_end_of_their_line() {
+        assert_eq!(
+            socket_pages("sockets: used 9\nTCP: inuse 4 orphan 0 tw 0 alloc 5 mem 17\nUDP: inuse 0 mem 3\n"),
+            17
+        );
+        assert_eq!(socket_pages(""), 0);
+        assert!(kernel_bytes().expect("memory") > 1 << 20);
+    }
+
+    #[test]
+    fn a_started_process_belongs_to_the_family() {
+        let mut child = std::process::Command::new("sleep").arg("5").spawn().expect("a process");
+        let family = family(std::process::id());
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert!(family.contains(&child.id()), "{family:?}");
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl Credentials {
         Self { pid: pid.to_owned(), secret: secret.to_owned() }
     }
 
+    /// The secret, for another process of this harness.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
     /// Path and query of a signed connect. `kind` is 1 for a user and 2 for a back-end.
     pub fn connect_target(&self, kind: u8, uid: &str, now: Duration) -> String {
         let (exp, kind) = (expiry(now, CONNECT_VALID), kind.to_string());

@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
+    io,
     net::SocketAddr,
     time::Duration,
 };
@@ -19,7 +19,11 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-use crate::client::Frame;
+pub use crate::wire::Ending;
+use crate::{
+    client::Frame,
+    wire::{Header, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, closed, encode},
+};
 
 /// Longest wait for a step of opening.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,8 +31,6 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 const HEAD_BYTES_MAX: usize = 8 << 10;
 /// Bytes received at a time.
 const SCRATCH_BYTES: usize = 64 << 10;
-/// Largest frame that is believed.
-const FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// What all readers of a thread receive into, one at a time.
 pub struct Scratch(RefCell<Box<[u8]>>);
@@ -59,32 +61,6 @@ pub struct Text<'a> {
     /// Its bytes; not yet known to be UTF-8.
     pub bytes: &'a [u8],
 }
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// A close frame with this code (1005: without one).
-    Closed(u16),
-    /// The connection ended without a close frame.
-    Ended,
-    /// The connection failed.
-    Reset(io::ErrorKind),
-    /// The peer broke the protocol.
-    Broken(&'static str),
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed(code) => write!(f, "closed with {code}"),
-            Self::Ended => f.write_str("ended without a close frame"),
-            Self::Reset(kind) => write!(f, "failed: {kind}"),
-            Self::Broken(what) => write!(f, "broke the protocol: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for Ending {}
 
 impl Text<'_> {
     /// The text's fields.
@@ -285,67 +261,6 @@ async fn read_answer(stream: &TcpStream, accept: &str) -> Result<(u16, Vec<u8>)>
         }
         ensure!(received.len() <= HEAD_BYTES_MAX, "the head of the answer is too large");
     }
-}
-
-const OPCODE_TEXT: u8 = 1;
-const OPCODE_CLOSE: u8 = 8;
-const OPCODE_PING: u8 = 9;
-const OPCODE_PONG: u8 = 10;
-
-struct Header {
-    opcode: u8,
-    bytes: usize,
-}
-
-impl Header {
-    /// The header at the front and its frame's length, once the whole frame is there.
-    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Ending> {
-        let [first, second, rest @ ..] = bytes else { return Ok(None) };
-        if first & 0xF0 != 0x80 {
-            return Err(Ending::Broken("a fragment, or a bit that no extension gave a meaning"));
-        }
-        if second & 0x80 != 0 {
-            return Err(Ending::Broken("a masked frame from a server"));
-        }
-        let (header_bytes, payload_bytes) = match (second & 0x7F, rest) {
-            (126, [a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
-            (127, [a, b, c, d, e, f, g, h, ..]) => {
-                (10, usize::try_from(u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])).unwrap_or(usize::MAX))
-            }
-            (126 | 127, _) => return Ok(None),
-            (small, _) => (2, usize::from(small)),
-        };
-        if payload_bytes > FRAME_BYTES_MAX {
-            return Err(Ending::Broken("a frame beyond any bound"));
-        }
-        let total = header_bytes + payload_bytes;
-        Ok((bytes.len() >= total).then_some((Self { opcode: first & 0x0F, bytes: header_bytes }, total)))
-    }
-}
-
-fn closed(payload: &[u8]) -> Ending {
-    match payload {
-        [high, low, ..] => Ending::Closed(u16::from_be_bytes([*high, *low])),
-        _ => Ending::Closed(1005),
-    }
-}
-
-/// A whole masked frame.
-fn encode(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: [u8; 4]) {
-    out.push(0x80 | opcode);
-    match u16::try_from(payload.len()) {
-        Ok(length @ 0..126) => out.push(0x80 | length as u8),
-        Ok(length) => {
-            out.push(0x80 | 126);
-            out.extend(length.to_be_bytes());
-        }
-        Err(_) => {
-            out.push(0x80 | 127);
-            out.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
-    out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 #[cfg(test)]

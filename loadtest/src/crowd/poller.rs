@@ -1,0 +1,129 @@
+//! Readiness of thousands of sockets, and a timer that wakes to some tens of microseconds.
+//!
+//! The kernel's own wait rounds its timeout up to a millisecond, which would count as the server's latency: the timer is a
+//! descriptor among the others. Invariant: a socket that is closed is no longer waited for (the kernel takes it out).
+
+use std::{io, mem::MaybeUninit, os::fd::OwnedFd};
+
+use rustix::{
+    event::epoll,
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
+};
+
+use crate::clock::monotonic_us;
+
+/// Most events of one wait: what becomes due meanwhile would be late.
+const EVENTS_MAX: usize = 256;
+/// The timer's own name.
+const TIMER: u64 = u64::MAX;
+
+/// What a socket is ready for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// The name it was added under.
+    pub name: u64,
+    /// Whether it takes bytes.
+    pub writable: bool,
+    /// Whether there is something to read, its end or its failure included.
+    pub readable: bool,
+}
+
+/// See the module.
+pub struct Poller {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    events: Box<[MaybeUninit<epoll::Event>]>,
+}
+
+impl Poller {
+    /// A poller of nothing.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        Ok(Self { epoll, timer, events: vec![MaybeUninit::uninit(); EVENTS_MAX].into() })
+    }
+
+    /// Waits for `fd` under a name below `u64::MAX`.
+    pub fn add(&self, fd: &OwnedFd, name: u64, writable_too: bool) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(name), interest(writable_too))?)
+    }
+
+    /// Changes what is waited for.
+    pub fn change(&self, fd: &OwnedFd, name: u64, writable_too: bool) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(name), interest(writable_too))?)
+    }
+
+    /// Waits until `until_us` (monotonic) at the longest; what is ready is added to `ready`.
+    pub fn wait(&mut self, until_us: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
+        let left = until_us.saturating_sub(monotonic_us());
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = if left == 0 { Some(&at_once) } else { None };
+        if left > 0 {
+            let once = Itimerspec { it_interval: at_once, it_value: timespec(left) };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        }
+        let events = match epoll::wait(&self.epoll, &mut *self.events, timeout) {
+            Ok((events, _)) => events,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(problem) => return Err(problem.into()),
+        };
+        for event in events {
+            let (name, flags) = (event.data.u64(), event.flags);
+            if name == TIMER {
+                // Only that it fired matters, and a timer that was set anew has nothing to read.
+                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+                continue;
+            }
+            let writable = flags.contains(epoll::EventFlags::OUT);
+            ready.push(Ready { name, writable, readable: flags.intersects(!epoll::EventFlags::OUT) });
+        }
+        Ok(())
+    }
+}
+
+fn interest(writable_too: bool) -> epoll::EventFlags {
+    if writable_too { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN }
+}
+
+fn timespec(us: u64) -> Timespec {
+    Timespec { tv_sec: i64::try_from(us / 1_000_000).unwrap_or(i64::MAX), tv_nsec: (us % 1_000_000) as i64 * 1000 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_without_events_ends_at_its_time() {
+        let mut poller = Poller::new().expect("a poller");
+        for after in [0, 300, 2_500] {
+            let until = monotonic_us() + after;
+            let mut ready = Vec::new();
+            while monotonic_us() < until {
+                poller.wait(until, &mut ready).expect("a wait");
+            }
+            assert!(ready.is_empty(), "{ready:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_told_by_its_name_and_forgotten_when_it_is_closed() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let one = OwnedFd::from(one);
+        let mut poller = Poller::new().expect("a poller");
+        poller.add(&one, 7, true).expect("added");
+        let mut ready = Vec::new();
+        poller.wait(monotonic_us() + 1_000_000, &mut ready).expect("a wait");
+        assert!(ready.iter().any(|ready| ready.name == 7 && ready.writable && !ready.readable), "{ready:?}");
+        poller.change(&one, 7, false).expect("changed");
+        drop(other);
+        ready.clear();
+        poller.wait(monotonic_us() + 1_000_000, &mut ready).expect("a wait");
+        assert!(ready.iter().any(|ready| ready.name == 7 && ready.readable), "{ready:?}");
+        drop(one);
+        ready.clear();
+        poller.wait(monotonic_us() + 1_000, &mut ready).expect("a wait");
+        assert!(ready.is_empty(), "{ready:?}");
+    }
+}

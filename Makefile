@@ -20,7 +20,7 @@ build: ## build the server
 release: ## build the server as it is deployed
 	$(CARGO) build --release --bin ws-cluster
 
-test: ## every test; installs what they need (redis-server, python3-venv, strace, prometheus, chromium) if it is missing
+test: ## every test; installs what they need (see .ci/setup) if it is missing
 	@.ci/test
 
 faults: ## the fault scenarios at full length (20 s each)

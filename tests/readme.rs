@@ -90,9 +90,9 @@ fn two_nodes_replay_real_bars() {
         assert!(script.contains(port), "the block names port {port}");
         script = script.replace(port, &free_port().to_string());
     }
-    // As the tests were built, so that nothing is built again: a package alone has other features of what both need.
+    // As the tests were built, so that nothing is built again: alone, or without tests, a package has other features of what they share.
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    build.args(["build", "--quiet", "--workspace", "--tests", "--bins"]);
     if cfg!(feature = "plain-pubsub") {
         build.args(["--features", "plain-pubsub"]);
     }

@@ -170,10 +170,7 @@ mod tests {
         for (path, shown) in [
             ("/home/ann/ws-cluster/src/shard/core.rs", "src/shard/core.rs"),
             ("/rustc/59807616/library/core/src/panicking.rs", "library/core/src/panicking.rs"),
-            (
-                "/home/ann/.cargo/registry/src/index.crates.io-19/monoio-0.2.4/src/driver/mod.rs",
-                "monoio-0.2.4/src/driver/mod.rs",
-            ),
+            ("/home/ann/.cargo/registry/src/index-19/monoio-0.2.4/src/driver/mod.rs", "monoio-0.2.4/src/driver/mod.rs"),
             ("/build/glibc/clone3.S", "clone3.S"),
             ("", ""),
         ] {

@@ -193,9 +193,9 @@ impl ExchangeLoop {
                     self.heard(&mut record);
                     self.look_for_canary(&record);
                 }
-                self.apply(Input::Heard { id, record, warm });
+                return self.apply(Input::Heard { id, record, warm });
             }
-            LogEvent::Appended { to, result } => self.apply(Input::Appended { to, result }),
+            LogEvent::Appended { to, result } => return self.apply(Input::Appended { to, result }),
             LogEvent::Lost { shard } => {
                 tracing::error!(shard, "the queue has lost records for good; subscribers are told");
                 self.apply(Input::Lost { shard: Some(shard) });
@@ -246,6 +246,10 @@ impl ExchangeLoop {
     }
 
     fn look_for_canary(&mut self, record: &Record) {
+        // The clock is not asked for every push.
+        if !matches!(record, Record::OnlineAnswer(_)) {
+            return;
+        }
         if let Some(took) = self.canary.heard(record, clock::now()) {
             self.counters.inc(Count::CanariesHeard);
             self.counters.latency().record_round_trip(took);

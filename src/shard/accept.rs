@@ -12,7 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use monoio::net::{TcpListener, TcpStream};
 
-use crate::{clock, metrics::Count, protocol::handshake};
+use crate::{clock, limits::ACCEPT_PAUSE, metrics::Count, protocol::handshake};
 
 use super::{
     admission::{Admission, NotAdmitted},
@@ -22,9 +22,6 @@ use super::{
     service::Service,
     socket::Socket,
 };
-
-/// How long accepting rests when the file limit is reached.
-const FILES_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts on `listener` for ever.
 pub async fn accept<S: Service>(
@@ -112,5 +109,5 @@ async fn pause(core: &Core, error: &io::Error, listener: &TcpListener, reserve: 
     }
     core.counters().inc(Count::AcceptsPaused);
     tracing::warn!(%error, "accepting rests for a moment");
-    monoio::time::sleep(FILES_PAUSE).await;
+    monoio::time::sleep(ACCEPT_PAUSE).await;
 }

@@ -53,6 +53,9 @@ pub struct Scenario {
     /// Processes that hold them; 0: as many as they need.
     #[serde(default)]
     pub processes: usize,
+    /// The harness never sleeps, so that the server has not to wake it. Needs a CPU of its own, and one process.
+    #[serde(default)]
+    pub spin: bool,
     /// Many reconnect at once.
     pub storm: Option<Storm>,
     /// Connections come and go.
@@ -146,6 +149,9 @@ pub struct Changes {
     /// Processes that hold the subscribers; as many as they need, if it is not given
     #[arg(long)]
     pub processes: Option<usize>,
+    /// Whether the harness never sleeps
+    #[arg(long)]
+    pub spin: Option<bool>,
     /// Measured seconds
     #[arg(long)]
     pub seconds: Option<f64>,
@@ -194,8 +200,9 @@ impl Scenario {
     }
 
     fn change(&mut self, changes: &Changes) {
-        let Changes { subscribers, frame_bytes, window, rate, processes, seconds, warmup } = changes;
+        let Changes { subscribers, frame_bytes, window, rate, processes, spin, seconds, warmup } = changes;
         self.processes = processes.unwrap_or(self.processes);
+        self.spin = spin.unwrap_or(self.spin);
         self.seconds = seconds.unwrap_or(self.seconds);
         self.warmup = warmup.unwrap_or(self.warmup);
         for group in &mut self.groups {

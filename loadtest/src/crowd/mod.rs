@@ -118,6 +118,16 @@ impl Crowd {
         })
     }
 
+    /// Never sleeps (see [`Poller::spin`]).
+    pub fn spin(&mut self) {
+        self.poller.spin();
+    }
+
+    /// Microseconds in which it would have slept.
+    pub fn spun_us(&self) -> u64 {
+        self.poller.spun_us()
+    }
+
     /// Ends a turn also when there is something in this pipe, which has a number of its own.
     pub fn watch(&self, pipe: &OwnedFd, number: u64) -> io::Result<()> {
         // Beyond all names of connections, and below the poller's own.

@@ -33,6 +33,8 @@ pub struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
     events: Box<[MaybeUninit<epoll::Event>]>,
+    spins: bool,
+    spun_us: u64,
 }
 
 impl Poller {
@@ -41,7 +43,19 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
-        Ok(Self { epoll, timer, events: vec![MaybeUninit::uninit(); EVENTS_MAX].into() })
+        let events = vec![MaybeUninit::uninit(); EVENTS_MAX].into();
+        Ok(Self { epoll, timer, events, spins: false, spun_us: 0 })
+    }
+
+    /// It looks again and again in place of sleeping: a server on this machine has not to wake it, as it has not to wake a
+    /// client on another one.
+    pub fn spin(&mut self) {
+        self.spins = true;
+    }
+
+    /// Microseconds that were spent on looking at nothing.
+    pub fn spun_us(&self) -> u64 {
+        self.spun_us
     }
 
     /// Waits for `fd` under a name below `u64::MAX`.
@@ -56,10 +70,11 @@ impl Poller {
 
     /// Waits until `until_us` (monotonic) at the longest; what is ready is added to `ready`.
     pub fn wait(&mut self, until_us: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
-        let left = until_us.saturating_sub(monotonic_us());
+        let began_us = monotonic_us();
+        let left = until_us.saturating_sub(began_us);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if left == 0 { Some(&at_once) } else { None };
-        if left > 0 {
+        let timeout = if left == 0 || self.spins { Some(&at_once) } else { None };
+        if left > 0 && !self.spins {
             let once = Itimerspec { it_interval: at_once, it_value: timespec(left) };
             timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         }
@@ -68,6 +83,11 @@ impl Poller {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(problem) => return Err(problem.into()),
         };
+        if self.spins && events.is_empty() {
+            // Whoever shares this CPU, at the same priority too.
+            std::thread::yield_now();
+            self.spun_us += monotonic_us() - began_us;
+        }
         for event in events {
             let (name, flags) = (event.data.u64(), event.flags);
             if name == TIMER {
@@ -97,7 +117,8 @@ mod tests {
     #[test]
     fn a_wait_without_events_ends_at_its_time() {
         let mut poller = Poller::new().expect("a poller");
-        for after in [0, 300, 2_500] {
+        for (after, spins) in [(0, false), (300, false), (2_500, false), (2_500, true)] {
+            poller.spins = spins;
             let until = monotonic_us() + after;
             let mut ready = Vec::new();
             while monotonic_us() < until {
@@ -105,6 +126,7 @@ mod tests {
             }
             assert!(ready.is_empty(), "{ready:?}");
         }
+        assert!(poller.spun_us() > 0 && poller.spun_us() < 1_000_000, "{} us", poller.spun_us());
     }
 
     #[test]

@@ -113,7 +113,10 @@ impl<'a> Drive<'a> {
         let sources = Place::sources(target.server, scenario.connections(), std::process::id().wrapping_add(number));
         let place = Place { server: target.server, sources, run };
         let jobs = jobs(scenario, target, &place, &state);
-        let crowd = Crowd::new(place, state, scenario.opening.at_once.div_ceil(processes))?;
+        let mut crowd = Crowd::new(place, state, scenario.opening.at_once.div_ceil(processes))?;
+        if scenario.spin && processes == 1 {
+            crowd.spin();
+        }
         Ok(Self {
             scenario,
             target,
@@ -363,6 +366,7 @@ impl<'a> Drive<'a> {
 
     fn clocks(&self) -> Result<Clocks> {
         let own = procfs::cpu_ns(std::process::id()).context("the harness's own time")?.process;
+        let own = own.saturating_sub(self.crowd.spun_us() * 1000);
         let harness = (own + self.workers.cpu_ns()) as f64 / 1e9;
         Ok(Clocks { at_us: monotonic_us(), server: self.target.cpu_seconds(), harness })
     }

@@ -55,6 +55,7 @@ fn scenario(window: Option<usize>, rate: Option<f64>) -> Scenario {
         groups: vec![group],
         opening: Opening::default(),
         processes: 1,
+        spin: false,
         storm: None,
         churn: None,
         requests: None,

@@ -72,6 +72,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prometheus", &["admin"]),
     ("prost", &["admin"]),
     ("ring", &["protocol", "node", "main"]),
+    ("rustix", &["shard"]),
     ("sentry", &["config", "errors"]),
     ("serde", &["*"]),
     ("serde_json", &["protocol", "http", "node"]),

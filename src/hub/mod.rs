@@ -352,9 +352,9 @@ impl Hub {
         session.outbox.gather(slices, bytes_max)
     }
 
-    /// How many frames wait for a session, about: more than that may come of values that it is owed.
+    /// How many pieces wait for a session, about: more than that may come of values that it is owed.
     pub fn waiting(&self, id: SessionId) -> usize {
-        self.session(id).map_or(0, |session| session.outbox.len() + session.behind as usize)
+        self.session(id).map_or(0, |session| session.outbox.pieces() + session.behind as usize)
     }
 
     /// Takes off what a session's socket took, and notes whether that was less than it was offered; whether more waits.
@@ -405,7 +405,8 @@ impl Hub {
     }
 
     fn enqueue(&mut self, slot: u32, frame: Frame, express: bool, delivery: &mut Delivery) {
-        delivery.matched += 1;
+        let count = frame.count();
+        delivery.matched += count;
         let limits = &self.settings.limits.writing;
         // Over the core's share of memory everybody keeps a sixteenth of the bound, so that only the slow are cut.
         let crowded = self.outboxes_bytes + frame.len() > self.settings.outboxes_bytes_max;
@@ -415,11 +416,11 @@ impl Hub {
         match session.outbox.offer(frame, bytes_max, limits.outbox_frames_max) {
             Ok(()) => {
                 self.outboxes_bytes += bytes;
-                delivery.queued += 1;
+                delivery.queued += count;
                 self.mark_dirty(slot, express);
             }
             Err(OutboxFull) => {
-                delivery.evicted += 1;
+                delivery.evicted += count;
                 self.evict_slow(slot);
             }
         }

@@ -21,6 +21,8 @@ const SPARE_ITEMS_MAX: usize = 32;
 pub struct Outbox {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Frames of the items; a replay counts as one.
+    frames: u32,
     /// How many of the items are values.
     values: u32,
     /// Bytes of the first item that the socket has taken.
@@ -41,7 +43,7 @@ pub struct ValueOf {
     pub tag: u32,
     /// The publication's number on this core.
     pub number: u32,
-    /// How many publications before it this one stands for too.
+    /// How many publications before it this one stands for too; or, of several frames in a row, how many come before the last.
     pub merged: u32,
     /// It does not give way: a kept publication that its tag may not remember any more.
     pub firm: bool,
@@ -62,7 +64,7 @@ impl Outbox {
     /// Queues a frame, unless the bytes or frames that wait would pass their bound.
     pub fn offer(&mut self, frame: Frame, bytes_max: usize, frames_max: usize) -> Result<(), OutboxFull> {
         // A frame that finds nothing before it always fits: the bound is on waiting, not on size.
-        let fits = self.bytes + frame.len() <= bytes_max && self.items.len() < frames_max;
+        let fits = self.bytes + frame.len() <= bytes_max && self.len() + frame.count() <= frames_max;
         if !fits && !self.items.is_empty() {
             return Err(OutboxFull);
         }
@@ -73,12 +75,14 @@ impl Outbox {
     /// Queues a frame whatever waits: for the few that are bounded by their kind (a close, a handshake's answer).
     pub fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
+        self.frames += count(&frame);
         self.items.push_back(Item::Frame(frame));
     }
 
     /// Queues a value, which gives way when the socket takes nothing. Its number is the caller's to bound.
     pub fn push_value(&mut self, frame: Frame, of: ValueOf) {
         self.bytes += frame.len();
+        self.frames += count(&frame);
         self.values += 1;
         self.items.push_back(Item::Value(frame, of));
     }
@@ -87,26 +91,68 @@ impl Outbox {
     /// `conflates` a slow socket gets only what is kept and the newest.
     pub fn push_replay(&mut self, missed: Vec<Arc<Published>>, conflates: bool) {
         if !missed.is_empty() {
+            self.frames += 1;
             self.items.push_back(Item::Replay(Box::new(Replay::new(missed, conflates))));
         }
     }
 
-    /// Drops everything but a frame that has begun to leave; how many items were dropped.
+    /// Drops everything but a frame that has begun to leave; how many frames were dropped.
     pub fn cut(&mut self) -> usize {
-        let kept = usize::from(self.head_sent > 0);
-        let dropped = self.items.len().saturating_sub(kept);
-        self.items.truncate(kept);
+        let before = self.frames;
+        self.leave_behind_what_began();
+        self.items.truncate(usize::from(self.head_sent > 0));
         self.bytes = self.items.iter().map(Item::len).sum();
+        self.frames = self.items.iter().map(Item::count).sum();
         self.values = self.items.iter().map(|item| u32::from(item.is_value())).sum();
-        dropped
+        (before - self.frames) as usize
+    }
+
+    /// Of several frames of which the socket has taken a part, only the one is left that has begun to leave. Those behind it, if
+    /// they are a value: which one they are.
+    fn leave_behind_what_began(&mut self) -> Option<ValueOf> {
+        let (Item::Frame(frame) | Item::Value(frame, _)) = self.items.front()? else { return None };
+        if self.head_sent == 0 || frame.count() == 1 {
+            return None;
+        }
+        let (begun, behind) = frame.begun(self.head_sent);
+        let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+        self.bytes -= frame.len();
+        self.frames -= count(frame);
+        self.head_sent = 0;
+        let of = match self.items.pop_front() {
+            Some(Item::Value(_, of)) => Some(of),
+            _ => None,
+        };
+        match begun {
+            None => self.values -= u32::from(of.is_some()),
+            Some((frame, taken)) => {
+                self.bytes += frame.len();
+                self.frames += 1;
+                self.head_sent = taken;
+                let begun = |of: ValueOf| ValueOf { number: of.number.wrapping_sub(behind), merged: 0, ..of };
+                self.items.push_front(match of.map(begun) {
+                    Some(of) => Item::Value(frame, of),
+                    None => Item::Frame(frame),
+                });
+            }
+        }
+        of.filter(|_| behind > 0).map(|of| ValueOf { merged: behind - 1, ..of })
     }
 
     /// Takes out the values that may give way and have not begun to leave, each told to `each`, oldest first, and thins
     /// the replays; how many publications that merged away.
     pub fn take_values(&mut self, mut each: impl FnMut(ValueOf)) -> usize {
         let firm: Vec<(usize, u32)> = self.firm_places();
+        let head_gives_way = match self.items.front() {
+            Some(Item::Value(_, of)) => !firm.iter().any(|(_, tag)| *tag == of.tag),
+            _ => false,
+        };
+        if head_gives_way && let Some(behind) = self.leave_behind_what_began() {
+            each(behind);
+        }
         let (mut place, mut thinned) = (0, 0);
-        let (bytes, values, head_sent) = (&mut self.bytes, &mut self.values, self.head_sent);
+        let (bytes, frames, values) = (&mut self.bytes, &mut self.frames, &mut self.values);
+        let head_sent = self.head_sent;
         self.items.retain_mut(|item| {
             place += 1;
             match item {
@@ -117,6 +163,7 @@ impl Outbox {
                     let is_followed = firm.iter().any(|(firm, tag)| *tag == of.tag && place <= *firm);
                     if !has_begun && !is_followed {
                         *bytes -= frame.len();
+                        *frames -= count(frame);
                         *values -= 1;
                         each(*of);
                         return false;
@@ -170,6 +217,11 @@ impl Outbox {
 
     /// Frames (and replays) that wait.
     pub fn len(&self) -> usize {
+        self.frames as usize
+    }
+
+    /// Pieces that they wait in: frames that were queued together are one.
+    pub fn pieces(&self) -> usize {
         self.items.len()
     }
 
@@ -204,16 +256,24 @@ impl Outbox {
     /// Takes off what the socket took, and tells `each` whole frame that this finished.
     pub fn advance(&mut self, mut taken: usize, mut each: impl FnMut(Born)) {
         while let Some(item @ (Item::Frame(frame) | Item::Value(frame, _))) = self.items.front() {
-            let rest = frame.len() - self.head_sent;
+            let (sent, rest) = (self.head_sent, frame.len() - self.head_sent);
             if taken < rest {
                 self.head_sent += taken;
+                if frame.count() > 1 {
+                    let finished = sent + 1..=self.head_sent;
+                    frame.parts().filter(|(end, _)| finished.contains(end)).for_each(|(_, born)| each(born));
+                }
                 break;
             }
             taken -= rest;
+            match frame.count() {
+                1 => each(frame.born()),
+                _ => frame.parts().filter(|(end, _)| *end > sent).for_each(|(_, born)| each(born)),
+            }
             self.bytes -= frame.len();
+            self.frames -= count(frame);
             self.values -= u32::from(item.is_value());
             self.head_sent = 0;
-            each(frame.born());
             self.items.pop_front();
             if taken == 0 {
                 break;
@@ -230,9 +290,11 @@ impl Outbox {
             let chunk = replay.next_chunk();
             if replay.is_over() {
                 self.items.pop_front();
+                self.frames -= 1;
             }
             if !chunk.is_empty() {
                 self.bytes += chunk.len();
+                self.frames += 1;
                 self.items.push_front(Item::Frame(chunk.into()));
             }
         }
@@ -247,9 +309,20 @@ impl Item {
         }
     }
 
+    fn count(&self) -> u32 {
+        match self {
+            Item::Frame(frame) | Item::Value(frame, _) => count(frame),
+            Item::Replay(_) => 1,
+        }
+    }
+
     fn is_value(&self) -> bool {
         matches!(self, Item::Value(..))
     }
+}
+
+fn count(frame: &Frame) -> u32 {
+    u32::try_from(frame.count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -305,5 +378,71 @@ mod tests {
         assert_eq!(outbox.cut(), 1);
         outbox.push(frame(9, 2));
         assert_eq!(written(&mut outbox, 100), [[1_u8; 6].as_slice(), &[9; 2]].concat());
+    }
+
+    fn several(first: u8, lens: &[usize]) -> Frame {
+        let mut bytes = Vec::new();
+        let parts: Vec<(u32, Born)> = (first..)
+            .zip(lens)
+            .map(|(byte, len)| {
+                bytes.extend(vec![byte; *len]);
+                (bytes.len() as u32, Born::new(u64::from(byte) + 1, u64::from(byte) + 1))
+            })
+            .collect();
+        Frame::several(bytes, &parts)
+    }
+
+    #[test]
+    fn frames_that_were_queued_together_leave_count_and_end_like_single_ones() {
+        for step in 1..30 {
+            let (mut together, mut single) = (Outbox::default(), Outbox::default());
+            together.push(several(0, &[3, 5, 1]));
+            together.push(several(3, &[4]));
+            (0..).zip([3, 5, 1, 4]).for_each(|(byte, len)| single.push(several(byte, &[len])));
+            assert_eq!((together.len(), together.bytes()), (single.len(), single.bytes()));
+            while !single.is_empty() {
+                let (mut of_together, mut of_single) = (Vec::new(), Vec::new());
+                together.advance(step, |born| of_together.push(born));
+                single.advance(step, |born| of_single.push(born));
+                assert_eq!(of_together, of_single, "step {step}");
+            }
+            assert!(together.is_empty() && together.bytes() == 0 && together.len() == 0);
+        }
+    }
+
+    #[test]
+    fn of_values_that_were_queued_together_those_give_way_that_have_not_begun() {
+        let of = |number: u32, merged: u32| ValueOf { tag: 1, number, merged, firm: false };
+        for sent in 0..9 {
+            let mut outbox = Outbox::default();
+            outbox.push_value(several(0, &[3, 5, 1]), of(12, 2));
+            outbox.push_value(several(3, &[4]), of(13, 0));
+            outbox.advance(sent, drop);
+            let mut taken = Vec::new();
+            outbox.take_values(|value| taken.push(value.before()));
+            // Of 10, 11, 12 and 13 those are left that have left or begun to.
+            let (before, left) = match sent {
+                0 => (9, vec![]),
+                1..3 => (10, vec![0; 3 - sent]),
+                3 => (10, vec![]),
+                4..8 => (11, vec![1; 8 - sent]),
+                _ => (11, vec![]),
+            };
+            assert_eq!(taken, if sent == 0 { vec![9, 12] } else { vec![before, 12] }, "{sent} sent");
+            assert_eq!(outbox.len(), usize::from(!left.is_empty()));
+            assert_eq!(written(&mut outbox, 100), left, "{sent} sent");
+            assert_eq!(outbox.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_cut_keeps_of_several_the_one_that_has_begun() {
+        let mut outbox = Outbox::default();
+        outbox.push(several(0, &[3, 5, 1]));
+        outbox.push(several(3, &[4]));
+        outbox.advance(4, drop);
+        assert_eq!(outbox.cut(), 3);
+        outbox.push(frame(9, 2));
+        assert_eq!(written(&mut outbox, 100), [[1_u8; 4].as_slice(), &[9; 2]].concat());
     }
 }

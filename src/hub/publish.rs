@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     model::{Published, Stamp, Tag},
-    protocol::{frame::OpCode, message},
+    protocol::{frame, frame::OpCode, message},
 };
 
 use super::{
@@ -21,36 +21,89 @@ use super::{
 /// What waits for a connection that keeps up, while the core's outboxes are over their bound together.
 const VALUES_AHEAD_CROWDED_MAX: usize = 4;
 
+/// Publications that are delivered together: frames and bytes of payload.
+const TOGETHER_MAX: usize = 64;
+const TOGETHER_BYTES_MAX: usize = 32 << 10;
+
+/// Publications of one tag that follow each other, as those get them who get every one.
+struct Run<'a> {
+    published: &'a [Arc<Published>],
+    /// Of a single one.
+    single: Option<Encoded>,
+    /// Of several: all in a row, and one by one for those who are sent compressed frames.
+    together: Option<Frame>,
+    apart: Vec<Encoded>,
+}
+
+/// A run's frames for one subscriber.
+enum Frames<'a> {
+    Together(Frame),
+    Apart(&'a mut [Encoded]),
+}
+
 impl Hub {
     /// Delivers a publication to the local subscribers of its tag: queued, or owed to those who are behind or whose
     /// rate it would exceed.
     pub fn publish(&mut self, published: &Arc<Published>) -> Delivery {
+        self.publish_all(std::slice::from_ref(published))
+    }
+
+    /// Delivers publications of one tag that follow each other, as if one by one.
+    ///
+    /// Why: a subscriber is visited once for as many as fit together, and holds one reference for them all.
+    pub fn publish_all(&mut self, published: &[Arc<Published>]) -> Delivery {
         let mut delivery = Delivery::default();
-        let known = self.projects.find(&published.pid).and_then(|project| self.tags.find(project, &published.tag));
-        let Some(known) = known else { return delivery };
-        let kept_bytes_max = self.kept_bytes_max();
-        let local = self.tags.get_mut(known);
-        let (grown, shrunk) = local.remember(published, kept_bytes_max);
-        self.outboxes_bytes = self.outboxes_bytes + grown - shrunk;
-        let local = self.tags.get(known);
-        (delivery.matched, delivery.merged) = (local.behind.len(), local.behind.len());
-        delivery.conflates = local.conflates(0);
-        let streams = local.streams.len();
-        if delivery.conflates {
-            self.publish_values(known, published, &mut delivery);
-        } else {
-            self.publish_frames(known, published, &mut delivery);
+        let mut rest = published;
+        while let Some(first) = rest.first() {
+            let known = self.projects.find(&first.pid).and_then(|project| self.tags.find(project, &first.tag));
+            let Some(known) = known else { break };
+            let (run, behind) = rest.split_at(self.together(known, rest));
+            self.publish_run(known, run, &mut delivery);
+            rest = behind;
         }
-        for stream in 1..streams {
-            self.publish_at_rate(known, stream, &mut delivery);
-        }
-        self.conflate_overfull();
         debug_assert_eq!(
             delivery.matched,
             delivery.queued + delivery.merged + delivery.evicted,
             "each match has one outcome"
         );
         delivery
+    }
+
+    /// How many of them are delivered together, one at least.
+    fn together(&self, tag: u32, published: &[Arc<Published>]) -> usize {
+        // Each has to be looked at apart where some get only a few of them.
+        if self.tags.get(tag).has_rates() {
+            return 1;
+        }
+        let mut bytes = 0;
+        let fits = |published: &&Arc<Published>| {
+            bytes += published.payload.len();
+            bytes <= TOGETHER_BYTES_MAX
+        };
+        published.iter().take(TOGETHER_MAX).take_while(fits).count().max(1)
+    }
+
+    fn publish_run(&mut self, tag: u32, published: &[Arc<Published>], delivery: &mut Delivery) {
+        let kept_bytes_max = self.kept_bytes_max();
+        let local = self.tags.get_mut(tag);
+        let queued = local.number;
+        for published in published {
+            let (grown, shrunk) = local.remember(published, queued, kept_bytes_max);
+            self.outboxes_bytes = self.outboxes_bytes + grown - shrunk;
+        }
+        let owed = local.behind.len() * published.len();
+        (delivery.matched, delivery.merged) = (delivery.matched + owed, delivery.merged + owed);
+        delivery.conflates = local.conflates(0);
+        let streams = local.streams.len();
+        if delivery.conflates {
+            self.publish_values(tag, published, delivery);
+        } else {
+            self.publish_frames(tag, published, delivery);
+        }
+        for stream in 1..streams {
+            self.publish_at_rate(tag, stream, delivery);
+        }
+        self.conflate_overfull();
     }
 
     /// Tells the local subscribers of a tag that publications are lost.
@@ -91,16 +144,66 @@ impl Hub {
         self.encode(may_deflate, &published.stamp, |text| message::publication(text, published, live))
     }
 
+    fn encode_run<'a>(&mut self, tag: u32, published: &'a [Arc<Published>]) -> Run<'a> {
+        let mut run = Run { published, single: None, together: None, apart: Vec::new() };
+        match published {
+            [single] => run.single = Some(self.encode_live(tag, single)),
+            _ => run.together = Some(self.encode_together(published)),
+        }
+        run
+    }
+
+    /// All of them in a row.
+    fn encode_together(&mut self, published: &[Arc<Published>]) -> Frame {
+        let mut text = std::mem::take(&mut self.scratch);
+        let (mut bytes, mut parts) = (Vec::new(), Vec::with_capacity(published.len()));
+        for published in published {
+            text.clear();
+            message::publication(&mut text, published, message::Arrival::Live { merged: 0 });
+            frame::encode_into(&mut bytes, OpCode::Text, &text);
+            parts.push((super::slot_number(bytes.len()), Born::new(published.stamp.received_us, self.wall_us)));
+        }
+        self.scratch = text;
+        Frame::several(bytes, &parts)
+    }
+
+    /// The frames of a run for one of those who get it: one for all, or one for each.
+    fn frames_for<'a>(&mut self, slot: u32, tag: u32, run: &'a mut Run<'_>) -> Frames<'a> {
+        if let Some(single) = &mut run.single {
+            return Frames::Together(self.frame_for(slot, single));
+        }
+        let deflates = self.tags.get(tag).deflate && self.sessions[slot as usize].deflate.is_some();
+        match &run.together {
+            Some(together) if !deflates => Frames::Together(together.clone()),
+            _ => {
+                if run.apart.is_empty() {
+                    run.apart = run.published.iter().map(|published| self.encode_live(tag, published)).collect();
+                }
+                Frames::Apart(&mut run.apart)
+            }
+        }
+    }
+
     /// To those who get every publication in order.
-    fn publish_frames(&mut self, tag: u32, published: &Published, delivery: &mut Delivery) {
+    fn publish_frames(&mut self, tag: u32, published: &[Arc<Published>], delivery: &mut Delivery) {
         let live = std::mem::take(&mut self.tags.get_mut(tag).streams[0].live);
         if !live.is_empty() {
-            let mut encoded = self.encode_live(tag, published);
+            let mut run = self.encode_run(tag, published);
             let express = live.len() <= EXPRESS_FAN_OUT_MAX;
-            for subscriber in &live {
-                if self.sessions[subscriber.slot as usize].is_open() {
-                    let frame = self.frame_for(subscriber.slot, &mut encoded);
-                    self.enqueue(subscriber.slot, frame, express, delivery);
+            for &Subscriber { slot, .. } in &live {
+                if !self.sessions[slot as usize].is_open() {
+                    continue;
+                }
+                match self.frames_for(slot, tag, &mut run) {
+                    Frames::Together(frame) => self.enqueue(slot, frame, express, delivery),
+                    Frames::Apart(apart) => {
+                        for encoded in apart {
+                            if self.sessions[slot as usize].is_open() {
+                                let frame = self.frame_for(slot, encoded);
+                                self.enqueue(slot, frame, express, delivery);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -109,28 +212,38 @@ impl Hub {
     }
 
     /// To those who get every publication as long as their sockets take it.
-    fn publish_values(&mut self, tag: u32, published: &Published, delivery: &mut Delivery) {
+    fn publish_values(&mut self, tag: u32, published: &[Arc<Published>], delivery: &mut Delivery) {
         let local = self.tags.get_mut(tag);
-        let number = local.number;
+        let (number, count) = (local.number, super::slot_number(published.len()));
         let mut live = std::mem::take(&mut local.streams[0].live);
         if !live.is_empty() {
-            let mut encoded = self.encode_live(tag, published);
+            let mut run = self.encode_run(tag, published);
             let express = live.len() <= EXPRESS_FAN_OUT_MAX;
             let mut place = 0;
             while let Some(&subscriber) = live.get(place) {
-                let session = &self.sessions[subscriber.slot as usize];
+                let slot = subscriber.slot;
+                let session = &self.sessions[slot as usize];
                 if session.is_open() && session.blocked {
                     live.swap_remove(place);
                     self.note_moved(&live, place);
-                    self.fall_behind(subscriber, number.wrapping_sub(1));
-                    (delivery.matched, delivery.merged) = (delivery.matched + 1, delivery.merged + 1);
+                    self.fall_behind(subscriber, number.wrapping_sub(count));
+                    delivery.matched += published.len();
+                    delivery.merged += published.len();
                     continue;
                 }
                 if session.is_open() {
-                    let value = ValueOf { tag, number, merged: 0, firm: false };
-                    let frame = self.frame_for(subscriber.slot, &mut encoded);
-                    self.enqueue_value(subscriber.slot, frame, value, express);
-                    (delivery.matched, delivery.queued) = (delivery.matched + 1, delivery.queued + 1);
+                    let value = |number, merged| ValueOf { tag, number, merged, firm: false };
+                    match self.frames_for(slot, tag, &mut run) {
+                        Frames::Together(frame) => self.enqueue_value(slot, frame, value(number, count - 1), express),
+                        Frames::Apart(apart) => {
+                            for (behind, encoded) in (0..count).rev().zip(apart) {
+                                let frame = self.frame_for(slot, encoded);
+                                self.enqueue_value(slot, frame, value(number.wrapping_sub(behind), 0), express);
+                            }
+                        }
+                    }
+                    delivery.matched += published.len();
+                    delivery.queued += published.len();
                 }
                 place += 1;
             }

@@ -183,13 +183,14 @@ impl LocalTag {
         self.class == DeliveryClass::Latest || stream > 0
     }
 
-    fn has_rates(&self) -> bool {
+    pub fn has_rates(&self) -> bool {
         self.streams[1..].iter().any(|stream| stream.members > 0)
     }
 
     /// Counts a publication in, and remembers it as far as somebody may get it later; the bytes that the kept ones
-    /// grew and shrank by.
-    pub fn remember(&mut self, published: &Arc<Published>, kept_bytes_max: usize) -> (usize, usize) {
+    /// grew and shrank by. `queued` is the number of the last one that outboxes may know: those of one delivery are queued
+    /// when all of them are remembered.
+    pub fn remember(&mut self, published: &Arc<Published>, queued: u32, kept_bytes_max: usize) -> (usize, usize) {
         self.number = self.number.wrapping_add(1);
         if self.class == DeliveryClass::Lossless && self.behind.is_empty() && !self.has_rates() {
             (self.newest, self.encoded) = (None, None);
@@ -199,7 +200,7 @@ impl LocalTag {
         self.newest = Some(published.clone());
         let grown = if published.keep { self.kept.push(self.number, published) } else { 0 };
         let shrunk =
-            if is_owed { self.kept.hold_to(kept_bytes_max) } else { self.kept.forget_queued_long_ago(self.number) };
+            if is_owed { self.kept.hold_to(kept_bytes_max) } else { self.kept.forget_queued_long_ago(queued) };
         (grown, shrunk)
     }
 
@@ -285,8 +286,8 @@ impl Kept {
     }
 
     /// While nobody is behind, only what may still wait in an outbox can come to be owed again.
-    fn forget_queued_long_ago(&mut self, newest: u32) -> usize {
-        let horizon = newest.wrapping_sub(slot_number(VALUES_AHEAD_MAX) + 1);
+    fn forget_queued_long_ago(&mut self, queued: u32) -> usize {
+        let horizon = queued.wrapping_sub(slot_number(VALUES_AHEAD_MAX));
         let mut freed = 0;
         while self.items.front().is_some_and(|(number, _)| !is_after(*number, horizon)) {
             freed += self.pop();

@@ -32,6 +32,8 @@ const SLICES_SOME: usize = 96;
 const DUE_STEP: Duration = Duration::from_millis(5);
 /// Bytes received at a time.
 const RECEIVE_BYTES: usize = 64 << 10;
+/// Visits between two looks at the clock: what one takes is microseconds.
+const VISITS_PER_LOOK: usize = 8;
 /// Writes to one socket before others get their turn.
 const WRITES_PER_VISIT: usize = 4;
 
@@ -147,9 +149,7 @@ impl Core {
     /// Borrows the hub for one synchronous sentence. What that queues is written soon after.
     pub fn with_hub<T>(&self, sentence: impl FnOnce(&mut Hub) -> T) -> T {
         let mut hub = self.hub.borrow_mut();
-        let elapsed_us = self.elapsed_us();
-        hub.set_now(elapsed_us / 1000);
-        hub.set_wall_us(self.wall_at_start_us.get() + elapsed_us);
+        self.tell_time(&mut hub);
         let result = sentence(&mut hub);
         if hub.has_dirty()
             && let Some(walker) = self.walker.borrow_mut().take()
@@ -162,6 +162,12 @@ impl Core {
             timekeeper.wake();
         }
         result
+    }
+
+    fn tell_time(&self, hub: &mut Hub) {
+        let elapsed_us = self.elapsed_us();
+        hub.set_now(elapsed_us / 1000);
+        hub.set_wall_us(self.wall_at_start_us.get() + elapsed_us);
     }
 
     /// Notes the socket of a session.
@@ -190,23 +196,35 @@ impl Core {
         }
     }
 
-    /// Writes what waits, connection by connection, for ever. Between slices everybody else gets a turn.
+    /// Writes what waits, connection by connection, for ever. Between slices everybody else gets a turn: this core's other tasks,
+    /// and the thread of the node, where it shares this CPU.
     pub async fn walk(self: Rc<Self>) {
-        let mut visited = 0;
         loop {
-            match self.with_hub(Hub::next_dirty) {
-                Some(id) => self.write(id),
-                None => {
-                    self.wait_for_dirt().await;
-                    visited = 0;
-                }
-            }
-            visited += 1;
-            if visited >= self.limits().writing.walk_slice {
-                visited = 0;
+            if self.walk_slice() {
+                std::thread::yield_now();
                 self.pass().await;
+            } else {
+                self.wait_for_dirt().await;
             }
         }
+    }
+
+    /// Visits as many sockets as a slice has; whether more are to be visited.
+    fn walk_slice(self: &Rc<Self>) -> bool {
+        let slice = self.limits.borrow().writing.walk_slice;
+        self.with_hub(|hub| {
+            let sockets = self.sockets.borrow();
+            for visited in 1..=slice {
+                let Some(id) = hub.next_dirty() else { return false };
+                if let Some(Some(socket)) = sockets.get(id.slot as usize) {
+                    self.write(hub, id, socket);
+                }
+                if visited % VISITS_PER_LOOK == 0 {
+                    self.tell_time(hub);
+                }
+            }
+            hub.has_dirty()
+        })
     }
 
     /// Waits until the walk has visited every socket that has something to be written.
@@ -236,17 +254,16 @@ impl Core {
     }
 
     /// Writes what waits for one session, as far as the kernel takes it; a drain task sees to the rest.
-    fn write(self: &Rc<Self>, id: SessionId) {
-        let Some(socket) = self.socket(id) else { return };
+    fn write(self: &Rc<Self>, hub: &mut Hub, id: SessionId, socket: &Rc<Socket>) {
         if socket.is_blocked() {
             return;
         }
-        match self.visit(id, &socket) {
-            Visit::Done => self.finish_if_closing(id, &socket),
+        match visit(hub, id, socket) {
+            Visit::Done => finish_if_closing(hub, id, socket),
             Visit::Blocked | Visit::More => {
                 socket.set_blocked(true);
                 self.counters.inc(Count::WritesBlocked);
-                monoio::spawn(self.clone().drain(id, socket));
+                monoio::spawn(self.clone().drain(id, socket.clone()));
             }
             Visit::Broken => socket.shut(),
         }
@@ -262,7 +279,7 @@ impl Core {
             if socket.writable().await.is_err() {
                 break Visit::Broken;
             }
-            match self.visit(id, &socket) {
+            match self.with_hub(|hub| visit(hub, id, &socket)) {
                 Visit::Blocked => {}
                 Visit::More => self.pass().await,
                 ended => break ended,
@@ -274,43 +291,40 @@ impl Core {
         }
         match visit {
             Visit::Broken => socket.shut(),
-            _ => self.finish_if_closing(id, &socket),
+            _ => self.with_hub(|hub| finish_if_closing(hub, id, &socket)),
         }
     }
+}
 
-    fn visit(&self, id: SessionId, socket: &Socket) -> Visit {
-        for _ in 0..WRITES_PER_VISIT {
-            let sent = self.with_hub(|hub| match hub.waiting(id) {
-                waiting if waiting <= SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
-                waiting if waiting <= SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
-                _ => send::<SLICES_MAX>(hub, id, socket),
-            });
-            let Some((sent, wanted)) = sent else { return Visit::Done };
-            let taken = match sent {
-                Ok(taken) => taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(_) => return Visit::Broken,
-            };
-            let waits = self.with_hub(|hub| hub.wrote(id, taken, taken < wanted));
-            if !waits {
-                return Visit::Done;
-            }
-            if taken < wanted {
-                return Visit::Blocked;
-            }
+/// A few writes to a socket.
+fn visit(hub: &mut Hub, id: SessionId, socket: &Socket) -> Visit {
+    for _ in 0..WRITES_PER_VISIT {
+        let sent = match hub.waiting(id) {
+            waiting if waiting <= SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
+            waiting if waiting <= SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
+            _ => send::<SLICES_MAX>(hub, id, socket),
+        };
+        let Some((sent, wanted)) = sent else { return Visit::Done };
+        let taken = match sent {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Visit::Broken,
+        };
+        if !hub.wrote(id, taken, taken < wanted) {
+            return Visit::Done;
         }
-        Visit::More
+        if taken < wanted {
+            return Visit::Blocked;
+        }
     }
+    Visit::More
+}
 
-    /// Behind the last byte of a session that is being closed goes FIN.
-    fn finish_if_closing(&self, id: SessionId, socket: &Socket) {
-        let finished = self.with_hub(|hub| {
-            let closing = hub.session(id).is_some_and(|session| session.phase() != Phase::Open);
-            closing && hub.is_flushed(id)
-        });
-        if finished {
-            socket.end_write();
-        }
+/// Behind the last byte of a session that is being closed goes FIN.
+fn finish_if_closing(hub: &Hub, id: SessionId, socket: &Socket) {
+    let is_closing = hub.session(id).is_some_and(|session| session.phase() != Phase::Open);
+    if is_closing && hub.is_flushed(id) {
+        socket.end_write();
     }
 }
 

@@ -14,6 +14,10 @@ use std::{
 };
 
 use monoio::net::TcpStream;
+use rustix::{
+    io::retry_on_intr,
+    net::{SendAncillaryBuffer, SendFlags, send, sendmsg},
+};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::limits::WritingLimits;
@@ -82,9 +86,13 @@ impl Socket {
 
     /// Sends what the kernel takes of `slices`; how many bytes that was.
     pub fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let descriptor = self.descriptor();
-        let socket = SockRef::from(&descriptor);
-        retry_interrupted(|| socket.send_vectored_with_flags(slices, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT))
+        let (descriptor, flags) = (self.descriptor(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let sent = retry_on_intr(|| match slices {
+            // The shorter way through the kernel.
+            [single] => send(descriptor, single, flags),
+            _ => sendmsg(descriptor, slices, &mut SendAncillaryBuffer::default(), flags),
+        });
+        Ok(sent?)
     }
 
     /// Ends the connection in both directions: the reader wakes up and finds the end.

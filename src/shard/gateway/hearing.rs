@@ -2,15 +2,16 @@
 //!
 //! Invariant: a core hears no faster than it writes: once so many messages were taken that a connection's outbox could
 //! fill by hearing alone, the walk must catch up first. What is slow then is the peer and not the core. Publications
-//! that give way to later ones fill no outbox, and are heard as they come.
+//! that give way to later ones fill no outbox, and are heard as they come. Publications of one tag that follow each other
+//! are delivered together.
 
-use std::{rc::Rc, sync::Arc};
+use std::{iter::Peekable, rc::Rc, sync::Arc};
 
 use crate::{
     hub::FollowRefused,
     inbox::Mailbox,
     metrics::{Count, latency::Stage},
-    model::{Control, ControlOp, FromCore, Pid, SessionId, Stamp, Tag, ToCore},
+    model::{Control, ControlOp, FromCore, Pid, Published, SessionId, Stamp, Tag, ToCore},
     protocol::{command::TagRequest, frame::close_code},
     traces::Part,
 };
@@ -27,18 +28,31 @@ const AHEAD_BYTES_MAX: usize = 256 << 10;
 impl Gateway {
     /// Carries out what comes into a core's inbox, for ever.
     pub async fn hear(self: Rc<Self>, core: Rc<Core>, inbox: Arc<Mailbox<ToCore>>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut run) = (Vec::new(), Vec::new());
         let (mut ahead, mut ahead_bytes) = (0, 0);
         loop {
             inbox.receive(&mut batch).await;
             let mut done = 0;
-            for message in batch.drain(..) {
-                let bytes = payload_bytes(&message);
-                if self.carry_out(&core, message) {
-                    (ahead, ahead_bytes) = (ahead + 1, ahead_bytes + bytes);
+            let mut messages = batch.drain(..).peekable();
+            while let Some(message) = messages.next() {
+                let (count, bytes, waits) = match message {
+                    ToCore::Publication(first) => {
+                        follow_on(first, &mut messages, &mut run);
+                        let bytes = run.iter().map(|published| published.payload.len()).sum();
+                        (run.len(), bytes, self.publish(&core, &run))
+                    }
+                    message => {
+                        let bytes = payload_bytes(&message);
+                        self.carry_out(&core, message);
+                        (1, bytes, true)
+                    }
+                };
+                if waits {
+                    (ahead, ahead_bytes) = (ahead + count, ahead_bytes + bytes);
                 }
-                done += 1;
-                if done % MESSAGES_PER_TURN == 0 {
+                done += count;
+                if done >= MESSAGES_PER_TURN {
+                    done = 0;
                     core.pass().await;
                 }
                 let is_walked = !core.with_hub(|hub| hub.has_dirty());
@@ -52,13 +66,15 @@ impl Gateway {
         }
     }
 
-    /// Whether what it queued is there until it is written.
-    fn carry_out(self: &Rc<Self>, core: &Rc<Core>, message: ToCore) -> bool {
+    /// Delivers publications of one tag; whether what that queued is there until it is written.
+    fn publish(&self, core: &Rc<Core>, run: &[Arc<Published>]) -> bool {
+        run.iter().for_each(|published| self.taken_up(core, &published.stamp, Some(&published.tag)));
+        !core.with_hub(|hub| hub.publish_all(run)).conflates
+    }
+
+    fn carry_out(self: &Rc<Self>, core: &Rc<Core>, message: ToCore) {
         match message {
-            ToCore::Publication(published) => {
-                self.taken_up(core, &published.stamp, Some(&published.tag));
-                return !core.with_hub(|hub| hub.publish(&published)).conflates;
-            }
+            ToCore::Publication(published) => drop(self.publish(core, &[published])),
             ToCore::Push(push) => {
                 self.taken_up(core, &push.stamp, None);
                 core.with_hub(|hub| hub.push(&push));
@@ -83,7 +99,6 @@ impl Gateway {
                 }
             }),
         }
-        true
     }
 
     /// Notes that a push is on this core. Of one with a trace the end is noted too: when the walk that it began is over.
@@ -144,9 +159,21 @@ impl Gateway {
     }
 }
 
+/// Fills `run` with a publication and those of its tag that come right behind it.
+fn follow_on(first: Arc<Published>, rest: &mut Peekable<impl Iterator<Item = ToCore>>, run: &mut Vec<Arc<Published>>) {
+    run.clear();
+    run.push(first);
+    while run.len() < MESSAGES_PER_TURN {
+        let is_next = |message: &ToCore| {
+            matches!(message, ToCore::Publication(next) if next.tag == run[0].tag && next.pid == run[0].pid)
+        };
+        let Some(ToCore::Publication(next)) = rest.next_if(is_next) else { break };
+        run.push(next);
+    }
+}
+
 fn payload_bytes(message: &ToCore) -> usize {
     match message {
-        ToCore::Publication(published) => published.payload.len(),
         ToCore::Push(push) => push.payload.len(),
         ToCore::Text { text, .. } => text.len(),
         _ => 0,

@@ -99,7 +99,11 @@ impl World {
                 let burst = if self.random.u32(..20) == 0 { 100 } else { 1 };
                 (0..burst).for_each(|_| self.publish());
             }
-            65..75 => self.stall(),
+            65..70 => {
+                let count = self.random.usize(2..90);
+                self.publish_run(count);
+            }
+            70..75 => self.stall(),
             75..85 => {
                 self.now += self.random.u64(..200);
                 self.hub.set_now(self.now);
@@ -165,7 +169,20 @@ impl World {
     }
 
     fn publish(&mut self) {
+        self.publish_run(1);
+    }
+
+    /// Publications of one tag that follow each other.
+    fn publish_run(&mut self, count: usize) {
         let number = self.random.usize(..TAGS);
+        let run: Vec<Arc<Published>> = (0..count).map(|_| self.published(number)).collect();
+        let delivery = self.hub.publish_all(&run);
+        assert_eq!(delivery.matched, delivery.queued + delivery.merged + delivery.evicted);
+        let subscribed = self.clients.values().filter(|client| client.tags.contains_key(&number)).count();
+        assert_eq!(delivery.matched, subscribed * count);
+    }
+
+    fn published(&mut self, number: usize) -> Arc<Published> {
         let list = &mut self.truth[number];
         let published = Arc::new(Published {
             id: RecordId { origin: 1, seq: list.len() as u64 + 1 },
@@ -178,10 +195,7 @@ impl World {
             stamp: Stamp::default(),
         });
         list.push(published.clone());
-        let delivery = self.hub.publish(&published);
-        assert_eq!(delivery.matched, delivery.queued + delivery.merged + delivery.evicted);
-        let subscribed = self.clients.values().filter(|client| client.tags.contains_key(&number)).count();
-        assert_eq!(delivery.matched, subscribed);
+        published
     }
 
     fn stall(&mut self) {

@@ -146,20 +146,24 @@ impl World {
     }
 
     fn publish(&mut self) {
-        let (number, payload) = self.payload();
         let (project, name) = (self.random.usize(..2), self.random.usize(..5));
-        let published = Published {
-            id: RecordId { origin: 1, seq: number },
-            prev: None,
-            pid: pid(project),
-            tag: tag(name),
-            keep: false,
-            affair_id: None,
-            payload,
-            stamp: Stamp::default(),
-        };
-        let delivery = self.hub.publish(&Arc::new(published));
-        let matched = self.expect(number, |naive, _| naive.pid == project && naive.tags.contains(&name));
+        let count = if self.random.u32(..12) == 0 { self.random.usize(2..80) } else { 1 };
+        let (mut run, mut matched) = (Vec::new(), 0);
+        for _ in 0..count {
+            let (number, payload) = self.payload();
+            run.push(Arc::new(Published {
+                id: RecordId { origin: 1, seq: number },
+                prev: None,
+                pid: pid(project),
+                tag: tag(name),
+                keep: false,
+                affair_id: None,
+                payload,
+                stamp: Stamp::default(),
+            }));
+            matched += self.expect(number, |naive, _| naive.pid == project && naive.tags.contains(&name));
+        }
+        let delivery = self.hub.publish_all(&run);
         assert_eq!((delivery.matched, delivery.queued), (matched, matched));
     }
 

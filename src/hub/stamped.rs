@@ -48,7 +48,10 @@ impl Frame {
 
     /// Several frames in a row: their bytes, and where each ends and when it was born.
     pub fn several(mut bytes: Vec<u8>, parts: &[(u32, Born)]) -> Self {
-        debug_assert!(parts.last().is_some_and(|(end, _)| *end as usize == bytes.len()), "the last ends with the bytes");
+        debug_assert!(
+            parts.last().is_some_and(|(end, _)| *end as usize == bytes.len()),
+            "the last ends with the bytes"
+        );
         let born = parts.last().map_or(Born::default(), |(_, born)| *born);
         if parts.len() > 1 {
             parts.iter().for_each(|(end, born)| {

@@ -199,8 +199,7 @@ impl LocalTag {
         let is_owed = !self.behind.is_empty() || self.streams.iter().any(|stream| stream.armed);
         self.newest = Some(published.clone());
         let grown = if published.keep { self.kept.push(self.number, published) } else { 0 };
-        let shrunk =
-            if is_owed { self.kept.hold_to(kept_bytes_max) } else { self.kept.forget_queued_long_ago(queued) };
+        let shrunk = if is_owed { self.kept.hold_to(kept_bytes_max) } else { self.kept.forget_queued_long_ago(queued) };
         (grown, shrunk)
     }
 

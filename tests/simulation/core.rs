@@ -16,7 +16,7 @@ use ws_cluster::{
     limits::Limits,
     metrics::{Count, Counters},
     model::{
-        Boot, FollowStart, FromCore, NodeId, Pid, Reply, Role, SessionId, Tag, TagRule, Ticket, ToCore,
+        Boot, FollowStart, FromCore, NodeId, Pid, Published, Reply, Role, SessionId, Tag, TagRule, Ticket, ToCore,
         tag_rule::DeliveryClass,
     },
     protocol::message,
@@ -226,32 +226,59 @@ impl Core {
                 return Ok(());
             }
             let Some(message) = self.inbox.pop_front() else { return Ok(()) };
-            let bytes = if let ToCore::Publication(published) = &message { published.payload.len() } else { 0 };
-            if self.carry_out(message)? {
-                self.ahead = (self.ahead.0 + 1, self.ahead.1 + bytes);
+            let (count, bytes, waits) = match message {
+                ToCore::Publication(first) => {
+                    let run = self.with_next(first, ahead_max.0 / 4);
+                    (run.len(), run.iter().map(|published| published.payload.len()).sum(), self.publish(&run)?)
+                }
+                message => {
+                    self.carry_out(message)?;
+                    (1, 0, true)
+                }
+            };
+            if waits {
+                self.ahead = (self.ahead.0 + count, self.ahead.1 + bytes);
             }
         }
         Ok(())
     }
 
+    /// A publication and those of its tag that come right behind it, at most so many.
+    fn with_next(&mut self, first: Arc<Published>, count_max: usize) -> Vec<Arc<Published>> {
+        let mut run = vec![first];
+        while run.len() < count_max
+            && let Some(ToCore::Publication(next)) = self.inbox.front()
+            && (&next.pid, &next.tag) == (&run[0].pid, &run[0].tag)
+        {
+            run.push(next.clone());
+            self.inbox.pop_front();
+        }
+        run
+    }
+
     /// Whether what it queued is there until it is written.
-    fn carry_out(&mut self, message: ToCore) -> Result<bool, String> {
+    fn publish(&mut self, run: &[Arc<Published>]) -> Result<bool, String> {
+        if strikes(Fault::CoreIsDeaf) {
+            return Ok(true);
+        }
+        if strikes(Fault::CoreHearsTwice) {
+            self.publish(run)?;
+        }
+        let note = |expected: &mut Expected| run.iter().for_each(|published| expected.publish(published));
+        let followers = self.followers(&run[0].tag, note);
+        let delivery = self.hub.publish_all(run);
+        let outcomes = delivery.queued + delivery.merged + delivery.evicted;
+        // Who is evicted by one of them is not there for the next.
+        let each = if delivery.evicted > 0 { 1 } else { run.len() };
+        if delivery.matched < followers * each || delivery.matched != outcomes {
+            return Err(format!("{delivery:?} to {followers} followers of {}", run[0].tag));
+        }
+        Ok(!delivery.conflates)
+    }
+
+    fn carry_out(&mut self, message: ToCore) -> Result<(), String> {
         match message {
-            ToCore::Publication(published) => {
-                if strikes(Fault::CoreIsDeaf) {
-                    return Ok(true);
-                }
-                if strikes(Fault::CoreHearsTwice) {
-                    self.carry_out(ToCore::Publication(published.clone()))?;
-                }
-                let followers = self.followers(&published.tag, |expected| expected.publish(&published));
-                let delivery = self.hub.publish(&published);
-                let outcomes = delivery.queued + delivery.merged + delivery.evicted;
-                if delivery.matched < followers || delivery.matched != outcomes {
-                    return Err(format!("{delivery:?} to {followers} followers of {}", published.tag));
-                }
-                return Ok(!delivery.conflates);
-            }
+            ToCore::Publication(published) => drop(self.publish(&[published])?),
             ToCore::Followed { session, pid, tag, start } => self.followed(session, &pid, &tag, start),
             ToCore::Gap { pid, tag } => {
                 self.followers(&tag, Expected::gap);
@@ -262,7 +289,7 @@ impl Core {
             ToCore::Close { session, code, reason } => self.hub.begin_close(session, code, reason, false),
             other => return Err(format!("nobody asked for {other:?}")),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn followed(&mut self, session: SessionId, pid: &Pid, tag: &Tag, start: FollowStart) {

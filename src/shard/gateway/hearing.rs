@@ -164,9 +164,7 @@ fn follow_on(first: Arc<Published>, rest: &mut Peekable<impl Iterator<Item = ToC
     run.clear();
     run.push(first);
     while run.len() < MESSAGES_PER_TURN {
-        let is_next = |message: &ToCore| {
-            matches!(message, ToCore::Publication(next) if next.tag == run[0].tag && next.pid == run[0].pid)
-        };
+        let is_next = |message: &ToCore| matches!(message, ToCore::Publication(next) if next.tag == run[0].tag && next.pid == run[0].pid);
         let Some(ToCore::Publication(next)) = rest.next_if(is_next) else { break };
         run.push(next);
     }

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use super::{
-    Appending, decode, decode_from_the_queue, deliver, encode_for_the_queue, parse_a_push, parse_a_subscribe,
+    Appending, decode, decode_from_the_queue, deliver, deliver_run, encode_for_the_queue, parse_a_push, parse_a_subscribe,
     read_a_head, write_a_publication,
 };
 
@@ -50,6 +50,8 @@ stations! {
     counted_decode_16: decode_from_the_queue(16),
     counted_deliver_1: deliver(1),
     counted_deliver_100: deliver(100),
+    counted_run_1: deliver_run(16, 1),
+    counted_run_100: deliver_run(16, 100),
     counted_append_16: append(16),
 }
 

@@ -126,8 +126,13 @@ pub fn hub(subscribers: usize) -> Hub {
 
 /// Routes, encodes and queues a publication for all subscribers of a core, and takes it off again.
 pub fn deliver(subscribers: usize) -> impl FnMut() -> usize {
-    let (mut hub, published) = (hub(subscribers), Arc::new(published()));
-    move || publish(&mut hub, &published, |_, slices| slices.iter().map(|slice| slice.len()).sum())
+    deliver_run(1, subscribers)
+}
+
+/// The same for so many publications of one tag that follow each other.
+pub fn deliver_run(publications: usize, subscribers: usize) -> impl FnMut() -> usize {
+    let (mut hub, run) = (hub(subscribers), vec![Arc::new(published()); publications]);
+    move || publish(&mut hub, &run, |_, slices| slices.iter().map(|slice| slice.len()).sum())
 }
 
 /// The same, with a socket for each: written as it is by the kernel's TCP.
@@ -154,7 +159,7 @@ impl Sockets {
     /// Delivers one publication to all; the bytes of one of them.
     pub fn deliver(&mut self) -> usize {
         let Self { hub, published, pairs } = self;
-        publish(hub, published, |at, slices| {
+        publish(hub, std::slice::from_ref(published), |at, slices| {
             std::io::Write::write_vectored(&mut &pairs[at].0, slices).expect("it takes a few bytes")
         })
     }
@@ -166,9 +171,9 @@ impl Sockets {
     }
 }
 
-/// One publication through a hub; `write` gets what each session is owed, by its turn. The bytes of the last.
-fn publish(hub: &mut Hub, published: &Arc<Published>, mut write: impl FnMut(usize, &[IoSlice<'_>]) -> usize) -> usize {
-    hub.publish(published);
+/// Publications of a tag through a hub; `write` gets what each session is owed, by its turn. The bytes of the last.
+fn publish(hub: &mut Hub, run: &[Arc<Published>], mut write: impl FnMut(usize, &[IoSlice<'_>]) -> usize) -> usize {
+    hub.publish_all(run);
     let (mut at, mut bytes) = (0, 0);
     while let Some(id) = hub.next_dirty() {
         let mut slices = [IoSlice::new(&[]); SLICES];

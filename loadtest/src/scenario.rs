@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub const SHIPPED: &[(&str, &str)] = &[
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("throughput", include_str!("../scenarios/throughput.toml")),
+    ("saturation", include_str!("../scenarios/saturation.toml")),
     ("latency", include_str!("../scenarios/latency.toml")),
     ("beside", include_str!("../scenarios/beside.toml")),
     ("connect", include_str!("../scenarios/connect.toml")),

@@ -39,12 +39,9 @@ image: setup ## the Dockerfile's steps without Docker: a static binary in a bare
 ci: ## what CI runs: format, lints, documentation, floors, every test
 	@.ci/run
 
-bench: ## what deliveries cost against the ideal of this machine: two CPUs, nothing else running; ARGS go to the harness
+bench: ## the README's table: ours, the ideal of this machine and the peers, in turns (two CPUs, nothing else running, half an hour; ARGS: see perf/bench/run)
 	$(CARGO) build --release --workspace --bins
-	@for scenario in fanout throughput latency; do \
-		target/release/loadtest compare $$scenario --node target/release/ws-cluster --node-cpu 0 --cpu 1 \
-			--html target/bench-$$scenario.html $(ARGS) || exit 1; \
-	done
+	perf/bench/run $(ARGS)
 
 budgets: ## instructions of the hot paths, held to perf/baselines (needs valgrind)
 	@perf/budgets/run

@@ -204,6 +204,18 @@ def check_twins():
     assert english.count("docs/images/") == chinese.count("docs/images/")
 
 
+def check_measured():
+    """The READMEs' table is that of the recorded results, where every round stands."""
+    def rows(text):
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+    marks = r"<!-- perf/bench/run --write -->\n(.*?)<!-- end -->"
+    english, chinese = (rows(re.search(marks, read(name), re.S)[1]) for name in ("README.md", "README.zh.md"))
+    recorded = rows(read(re.search(r"\[speed\]\((.*?)\)", read("README.md"))[1]).split("\n## ")[0])
+    assert len(english) > 10 and english == recorded, "README.md has another table than the results that it names"
+    assert [row[1:] for row in chinese] == [row[1:] for row in recorded], "README.zh.md has other figures"
+
+
 def check_protocols():
     """The Chinese protocol shows the same, the clients aside, and has the same words and codes."""
     english, chinese = read("docs/protocol.md"), read("docs/protocol.zh.md")
@@ -257,6 +269,7 @@ def main():
             ("docs/operating.md has the rights in Redis that the tests grant", check_rights),
             ("the two READMEs are in step", check_twins),
             ("so are the two pages of the protocol", check_protocols),
+            ("the table of figures is that of the recorded rounds", check_measured),
             ("every query that is shown is one", lambda: check_queries(folder)),
             ("every configuration that is shown is a good one", lambda: check_configurations(binary, folder)),
             ("the test vectors of signing are right", lambda: check_vectors(binary)),

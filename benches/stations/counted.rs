@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use super::{
-    Appending, decode, decode_from_the_queue, deliver, deliver_run, encode_for_the_queue, parse_a_push, parse_a_subscribe,
-    read_a_head, write_a_publication,
+    Appending, decode, decode_from_the_queue, deliver, deliver_run, encode_for_the_queue, parse_a_push,
+    parse_a_subscribe, read_a_head, write_a_publication,
 };
 
 /// Calls of each station that are counted, and before that those in which buffers grow.

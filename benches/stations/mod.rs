@@ -131,7 +131,8 @@ pub fn deliver(subscribers: usize) -> impl FnMut() -> usize {
 
 /// The same for so many publications of one tag that follow each other.
 pub fn deliver_run(publications: usize, subscribers: usize) -> impl FnMut() -> usize {
-    let (mut hub, run) = (hub(subscribers), vec![Arc::new(published()); publications]);
+    let mut hub = hub(subscribers);
+    let run: Vec<Arc<Published>> = (0..publications).map(|_| Arc::new(published())).collect();
     move || publish(&mut hub, &run, |_, slices| slices.iter().map(|slice| slice.len()).sum())
 }
 

@@ -406,7 +406,7 @@ mod tests {
                 single.advance(step, |born| of_single.push(born));
                 assert_eq!(of_together, of_single, "step {step}");
             }
-            assert!(together.is_empty() && together.bytes() == 0 && together.len() == 0);
+            assert_eq!((together.is_empty(), together.bytes(), together.len()), (true, 0, 0));
         }
     }
 

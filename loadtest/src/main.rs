@@ -3,6 +3,7 @@
 //!
 //! Exit status: 0 every check holds, 1 a check failed, 2 the scenario could not be run.
 
+mod across;
 mod bars;
 mod bench;
 mod check;
@@ -65,6 +66,8 @@ enum Scenario {
     Saturate(saturate::SaturateArgs),
     /// The ages of what readers see that stop for a while, or sit behind a narrow link
     Stall(stall::StallArgs),
+    /// Publications from one node to another over Redis, against one node with its own queue
+    Across(Box<across::AcrossArgs>),
     /// A scenario against one server: figures, latencies, plots
     Run(Box<bench::RunArgs>),
     /// A scenario against several servers in turns: medians and ratios
@@ -137,6 +140,10 @@ async fn scenario(scenario: Scenario) -> Result<bool> {
         }
         Scenario::Stall(args) => {
             let report = stall::stall(&args).await?;
+            print(&report, args.json, || report.table()).map(|()| report.ok)
+        }
+        Scenario::Across(args) => {
+            let report = across::across(&args).await?;
             print(&report, args.json, || report.table()).map(|()| report.ok)
         }
         Scenario::Run(args) => {

@@ -58,6 +58,24 @@ pub struct NodeArgs {
     pub secret: String,
 }
 
+impl NodeArgs {
+    /// The same without bounds on what a run asks for: its own timetables bound that.
+    pub fn without_bounds(&self) -> Self {
+        let mut args = self.clone();
+        for (key, value) in [
+            ("accepts_per_second", "1000000"),
+            ("backend_messages_per_second", "1000000"),
+            ("messages_per_second", "100000"),
+            ("messages_burst", "100000"),
+        ] {
+            if !args.limits.iter().any(|limit| limit.split('=').next() == Some(key)) {
+                args.limits.push(format!("{key}={value}"));
+            }
+        }
+        args
+    }
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -71,6 +89,22 @@ pub struct Node {
     started: Option<Started>,
 }
 
+/// What a started node is of its cluster.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its number.
+    pub number: u16,
+    /// More of its command line: its queue, say.
+    pub flags: Vec<String>,
+}
+
+impl Default for Seat {
+    /// A node alone.
+    fn default() -> Self {
+        Self { number: 1, flags: vec!["--queue".to_owned(), "memory".to_owned()] }
+    }
+}
+
 #[derive(Debug)]
 struct Started {
     child: Child,
@@ -81,7 +115,7 @@ impl Node {
     /// The node that `args` ask for, ready. `tags` are rules for one that is started here, as its file has them.
     pub async fn get(args: &NodeArgs, tags: &str) -> Result<Self> {
         if let Some(binary) = &args.node {
-            let node = Self::start(binary, args, tags).await?;
+            let node = Self::start(binary, args, tags, &Seat::default()).await?;
             if let Some(cpu) = args.cpu {
                 machine::bind_to_cpu(cpu)?;
             }
@@ -100,14 +134,15 @@ impl Node {
         })
     }
 
-    async fn start(binary: &Path, args: &NodeArgs, tags: &str) -> Result<Self> {
+    /// Starts a node and waits until it is ready.
+    pub async fn start(binary: &Path, args: &NodeArgs, tags: &str, seat: &Seat) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("loadtest-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).context("a folder for the node")?;
         let file = folder.join("node.toml");
         fs::write(&file, config(&args.limits, tags)?).context("the node's file")?;
-        let child = command(binary, args, &file, &folder)?.spawn();
+        let child = command(binary, args, seat, (&file, &folder))?.spawn();
         let child = child.with_context(|| format!("starting {}", binary.display()))?;
         let process_id = child.id();
         let mut node = Self {
@@ -215,10 +250,11 @@ fn config(limits: &[String], tags: &str) -> Result<String> {
     Ok(text)
 }
 
-fn command(binary: &Path, args: &NodeArgs, file: &Path, folder: &Path) -> Result<Command> {
+fn command(binary: &Path, args: &NodeArgs, seat: &Seat, (file, folder): (&Path, &Path)) -> Result<Command> {
     let mut command = machine::on_cpu(binary, args.node_cpu);
     let log = File::create(folder.join("log")).context("the node's log")?;
-    command.args(["--node", "1", "--env", "test", "--cores", "1", "--queue", "memory", "--driver", &args.driver]);
+    command.args(["--node", &seat.number.to_string(), "--env", "test", "--cores", "1", "--driver", &args.driver]);
+    command.args(&seat.flags);
     command.args(["--ws_host", "127.0.0.1", "--http_host", "127.0.0.1", "--ws_port", "0", "--http_port", "0"]);
     command.args(["--metrics_port", "0", "--pprof_port", "off", "--swagger_port", "off", "--config"]).arg(file);
     command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);

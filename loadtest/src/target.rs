@@ -130,18 +130,7 @@ impl Running {
     }
 
     async fn ours(args: &NodeArgs) -> Result<Self> {
-        let mut args = NodeArgs { cpu: None, ..args.clone() };
-        // The run's own timetables bound what it asks for.
-        for (key, value) in [
-            ("accepts_per_second", "1000000"),
-            ("backend_messages_per_second", "1000000"),
-            ("messages_per_second", "100000"),
-            ("messages_burst", "100000"),
-        ] {
-            if !args.limits.iter().any(|limit| limit.split('=').next() == Some(key)) {
-                args.limits.push(format!("{key}={value}"));
-            }
-        }
+        let args = NodeArgs { cpu: None, ..args.without_bounds() };
         let rule = format!("[[tags]]\nmatch = \"{TAG_PREFIX}*\"\nclass = \"lossless\"\n");
         let node = Node::get(&args, &rule).await?;
         let dialect = Dialect::Ours { pid: node.credentials.pid.clone(), secret: node.credentials.secret().to_owned() };
@@ -230,7 +219,8 @@ impl Drop for Guard {
     }
 }
 
-fn resolve(authority: &str) -> Result<SocketAddr> {
+/// The first address of `host:port`.
+pub fn resolve(authority: &str) -> Result<SocketAddr> {
     authority.to_socket_addrs().with_context(|| format!("looking up {authority}"))?.next().context("no address")
 }
 

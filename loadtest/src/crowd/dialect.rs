@@ -66,8 +66,8 @@ pub enum Opened {
 /// What a back-end or publisher is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// A publication was accepted.
-    Accepted,
+    /// A publication was accepted; when it was meant to leave.
+    Accepted(Option<u64>),
     /// A publication was refused.
     Refused,
     /// A request, and its answer.
@@ -130,8 +130,8 @@ impl Dialect {
         let payload = mark.payload(payload_bytes);
         match self {
             Self::Ours { .. } => {
-                let number = mark.number;
-                format!(r#"{{"type":"push","ack_id":"{number}","to":{{"tags":["{tag}"]}},"payload":{payload}}}"#)
+                let due_us = mark.due_us;
+                format!(r#"{{"type":"push","ack_id":"{due_us}","to":{{"tags":["{tag}"]}},"payload":{payload}}}"#)
             }
             Self::Paths { .. } => payload,
         }
@@ -165,7 +165,9 @@ impl Dialect {
                     r#"{{"type":"push","affair_id":"{affair}","to":{{"cids":["{cid}"]}},"payload":{payload}}}"#
                 ))
             }
-            Ok(Heard { code: Some(1), kind: None, .. }) => Told::Accepted,
+            Ok(Heard { code: Some(1), kind: None, ack_id, .. }) => {
+                Told::Accepted(ack_id.and_then(|due_us| due_us.parse().ok()))
+            }
             Ok(Heard { code: Some(_), .. }) => Told::Refused,
             _ => Told::Nothing,
         }
@@ -177,6 +179,7 @@ struct Heard<'a> {
     #[serde(rename = "type")]
     kind: Option<&'a str>,
     code: Option<i64>,
+    ack_id: Option<&'a str>,
     affair_id: Option<&'a str>,
     #[serde(borrow)]
     source: Option<Source<'a>>,
@@ -225,7 +228,7 @@ mod tests {
             br#"{"type":"request","affair_id":"7","source":{"pid":"1","uid":"u","cid":"c-1"},"payload":{"n":7}}"#;
         let answer = r#"{"type":"push","affair_id":"7","to":{"cids":["c-1"]},"payload":{"n":7}}"#;
         assert_eq!(ours().told(request), Told::Asked(answer.into()));
-        assert_eq!(ours().told(br#"{"ack_id":"1","code":1,"msg":"","payload":{"id":"1"}}"#), Told::Accepted);
+        assert_eq!(ours().told(br#"{"ack_id":"7","code":1,"msg":"","payload":{"id":"1"}}"#), Told::Accepted(Some(7)));
         assert_eq!(ours().told(br#"{"ack_id":"1","code":0,"msg":"","err":"x"}"#), Told::Refused);
         assert_eq!(ours().told(br#"{"type":"online_clients","payload":[]}"#), Told::Nothing);
     }

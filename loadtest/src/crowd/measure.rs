@@ -16,6 +16,8 @@ pub struct Measure {
     pub storm: Latency,
     /// From the intended time of a question to its answer.
     pub requests: Latency,
+    /// From the intended time of a publication to the answer that it was accepted, where there is one.
+    pub acks: Latency,
     /// From the intended time of opening until a connection is open.
     pub handshakes: Latency,
     /// From the intended time to the sending: the harness's own part.
@@ -55,6 +57,7 @@ impl Measure {
             groups: std::iter::repeat_with(latency).take(groups).collect(),
             storm: latency(),
             requests: latency(),
+            acks: latency(),
             handshakes: latency(),
             late: latency(),
             deliveries: 0,
@@ -99,6 +102,13 @@ impl Measure {
             self.requests.saturating_record(now_us.saturating_sub(due_us));
             self.second.saturating_record(now_us.saturating_sub(due_us));
             self.second_deliveries += 1;
+        }
+    }
+
+    /// A publication was accepted.
+    pub fn accepted(&mut self, due_us: u64, now_us: u64) {
+        if due_us >= self.from_us {
+            self.acks.saturating_record(now_us.saturating_sub(due_us));
         }
     }
 

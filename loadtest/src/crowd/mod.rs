@@ -66,6 +66,8 @@ pub struct Wanted {
 pub struct Place {
     /// The server.
     pub server: SocketAddr,
+    /// Where publishers go, if elsewhere: to another node of a cluster.
+    pub publishing: Option<SocketAddr>,
     /// Addresses that connections come from in turn; empty: whichever the kernel takes.
     pub sources: Vec<Ipv4Addr>,
     /// What connections are named after.
@@ -164,7 +166,9 @@ impl Crowd {
         let uid = format!("{}-{}", self.place.run, self.begun);
         self.begun += 1;
         let target = self.state.target(who, &uid);
-        let opened = Conn::open(&self.poller, name, self.place.server, source, &target);
+        let elsewhere = self.place.publishing.filter(|_| matches!(who, Who::Publisher { .. }));
+        let server = elsewhere.unwrap_or(self.place.server);
+        let opened = Conn::open(&self.poller, name, server, source, &target);
         match opened {
             Ok(conn) => {
                 self.state.opening += 1;

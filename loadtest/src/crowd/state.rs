@@ -175,7 +175,7 @@ impl State {
         match facts.who {
             Who::Subscriber { group, steady } => self.heard(facts, group, steady, text, now_us),
             Who::Requester => self.answered(text, now_us),
-            Who::Publisher { .. } | Who::Backend => return Ok(self.told(facts.who, text)),
+            Who::Publisher { .. } | Who::Backend => return Ok(self.told(facts.who, text, now_us)),
         }
         Ok(None)
     }
@@ -240,10 +240,13 @@ impl State {
         }
     }
 
-    fn told(&mut self, who: Who, text: &[u8]) -> Option<String> {
+    fn told(&mut self, who: Who, text: &[u8], now_us: u64) -> Option<String> {
         match (self.dialect.told(text), who) {
             (Told::Asked(answer), _) => return Some(answer),
-            (Told::Accepted, Who::Publisher { group }) => self.groups[group].accepted += 1,
+            (Told::Accepted(due_us), Who::Publisher { group }) => {
+                self.groups[group].accepted += 1;
+                due_us.into_iter().for_each(|due_us| self.measure.accepted(due_us, now_us));
+            }
             (Told::Refused, _) => self.findings.add("publication_refused", shown(text)),
             _ => {}
         }

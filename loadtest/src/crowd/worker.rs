@@ -121,7 +121,7 @@ impl Worker {
         machine::allow_files(all as u64 + 50)?;
         let states = groups.iter().map(|(tag, subscribers)| GroupState::following(tag.clone(), *subscribers));
         let state = State::new(dialect, states.collect());
-        let mut crowd = Crowd::new(Place { server, sources, run }, state, at_once)?;
+        let mut crowd = Crowd::new(Place { server, publishing: None, sources, run }, state, at_once)?;
         let (began, mut number) = (monotonic_us(), 0.0);
         crowd.state.measure.begin(began, false);
         for (group, (_, subscribers)) in groups.iter().enumerate() {

@@ -5,7 +5,7 @@
 
 mod feed;
 mod figures;
-mod timetable;
+pub mod timetable;
 mod traffic;
 mod workers;
 
@@ -111,7 +111,7 @@ impl<'a> Drive<'a> {
             .map(|group| GroupState::new(tag(&group.name), share(group.subscribers, 0, processes)));
         let state = State::new(target.dialect.clone(), groups.collect());
         let sources = Place::sources(target.server, scenario.connections(), std::process::id().wrapping_add(number));
-        let place = Place { server: target.server, sources, run };
+        let place = Place { server: target.server, publishing: None, sources, run };
         let jobs = jobs(scenario, target, &place, &state);
         let mut crowd = Crowd::new(place, state, scenario.opening.at_once.div_ceil(processes))?;
         if scenario.spin && processes == 1 {

@@ -467,6 +467,9 @@ pub const PARAMS_MAX: usize = 64;
 pub const LOG_EVENTS_MAX: usize = 8192;
 /// The same in bytes; one event may go beyond it.
 pub const LOG_EVENTS_BYTES_MAX: usize = 16 << 20;
+/// From the begin of an append of several records to that of the next one: what an append costs the queue is shared by what
+/// gathers meanwhile. A single record is not followed by a pause.
+pub const LOG_GATHER: Duration = Duration::from_micros(500);
 /// Live messages that wait between the queue's connection and the shards.
 pub const LOG_LIVE_MESSAGES_MAX: usize = 8192;
 /// How long a new epoch takes nothing but what the last one held.

@@ -305,7 +305,7 @@ static NODE: &[Section] = &[
             Key::new("key_prefix", Kind::Text("1 to 64 of A-Z a-z 0-9 _ . : -", is_key_prefix), |c| &mut c.key_prefix)
                 .is("What every key in the queue begins with. The same on every node of a cluster; clusters with different ones can share a Redis."),
             Key::number("shards", Unit::Of("logs"), 1, 256, |c| &mut c.shards)
-                .is("Logs in the queue. The same on every node of a cluster, and for as long as the queue remembers it. In a Redis Cluster each is on one master.")
+                .is("Logs in the queue. The same on every node of a cluster, and for as long as the queue remembers it. In a Redis Cluster each is on one master: at least as many as masters; with one Redis 1 is best.")
                 .extremes("One append in flight each: fewer pushes a second; a Redis Cluster has masters without work.", "More polls of an idle queue; smaller batches."),
         ],
     },

@@ -170,7 +170,7 @@ impl Config {
             ack: Ack::Log,
             ack_replicas: 1,
             key_prefix: "ws-cluster".to_owned(),
-            shards: 4,
+            shards: 1,
             cores: 0,
             driver: Driver::Auto,
             log_level: LogLevel::Info,

@@ -17,7 +17,8 @@ pub fn third() -> Duration {
 
 /// The promise is to connections that stay up: what a stalled node owes them fits their outbox.
 pub fn roomy() -> Config {
-    Config::new().limit("outbox_frames_max", 1_000_000).limit("outbox_bytes_max", 256 << 20)
+    // Several logs, so that a fault can befall some of them.
+    Config::new().flags(&["--shards", "4"]).limit("outbox_frames_max", 1_000_000).limit("outbox_bytes_max", 256 << 20)
 }
 
 /// Pushes through all nodes while `fault` happens; the comparison, printed.

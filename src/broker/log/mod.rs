@@ -27,7 +27,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::Notify, task::JoinHandle};
@@ -159,6 +159,8 @@ struct Shard {
     /// What submitters are to be told next.
     told: RefCell<Told>,
     is_down: Cell<bool>,
+    /// The next batch gathers until then.
+    gather_until: Cell<Option<Instant>>,
     /// What the gauge says of this shard.
     pending_bytes: Cell<u64>,
 }
@@ -277,6 +279,7 @@ impl Shard {
             work: Notify::new(),
             told: RefCell::default(),
             is_down: Cell::new(false),
+            gather_until: Cell::new(None),
             pending_bytes: Cell::new(0),
         }
     }

@@ -27,6 +27,11 @@ impl PendingRecords {
         self.bytes
     }
 
+    /// How many wait.
+    pub(super) fn records(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -1,5 +1,8 @@
 //! The task that appends: asks the publisher for its next step, awaits it, hands the answer back.
 //!
+//! An append costs the queue more than a record in it: while records come faster than appends are answered, the next one
+//! begins some time after the last ([`LOG_GATHER`]), with all that came meanwhile. A record that comes alone waits for nobody.
+//!
 //! Invariants: one call to the queue at a time; submitters are told while a call is on its way, so that a queue that
 //! hangs holds nobody longer than the bound.
 
@@ -11,12 +14,15 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, Pending, now},
+    limits::LOG_GATHER,
     metrics::Count,
 };
 
 pub(super) async fn run(shard: Rc<Shard>) {
     let broker = shard.common.broker.clone();
     loop {
+        shard.tell().await;
+        shard.gather().await;
         let step = shard.step();
         shard.tell().await;
         match step {
@@ -30,6 +36,7 @@ pub(super) async fn run(shard: Rc<Shard>) {
                 }
             }
             Step::Append(append) => {
+                shard.appending(append.batch.bodies.len());
                 let answer = shard.during(broker.append(shard.number, append)).await;
                 let mut publisher = shard.publisher.borrow_mut();
                 match answer {
@@ -66,6 +73,22 @@ impl Shard {
             tracing::warn!(shard = self.number, %error, "a call to the queue failed; trying again");
         }
         publisher.failed(error, now());
+    }
+
+    /// Notes an append of so many records. Several of them say that records come faster than appends: then the next one
+    /// has time to gather. A queue in this process costs no more for many appends.
+    fn appending(&self, records: usize) {
+        let gathers = records > 1 && !self.common.broker.takes_values();
+        self.gather_until.set(gathers.then(|| now() + LOG_GATHER));
+    }
+
+    /// Lets a batch gather that follows one of several records. What comes meanwhile looks at the time, which is finer than a
+    /// timer.
+    async fn gather(&self) {
+        let Some(until) = self.gather_until.take() else { return };
+        while now() < until && !self.publisher.borrow().has_full_batch() {
+            self.pause(Some(until)).await;
+        }
     }
 
     /// Waits for work or the instant.

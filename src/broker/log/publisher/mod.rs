@@ -297,6 +297,12 @@ impl Publisher {
         self.is_open = false;
     }
 
+    /// Whether as much waits as one append takes.
+    pub fn has_full_batch(&self) -> bool {
+        let PublisherSettings { batch_bytes_max, batch_records_max, .. } = self.settings;
+        self.pending.bytes() >= batch_bytes_max || self.pending.records() >= batch_records_max
+    }
+
     /// Whether the last call failed.
     pub fn is_failing(&self) -> bool {
         self.failing_since.is_some()

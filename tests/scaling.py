@@ -36,10 +36,9 @@ def check_same_again():
 
 def check_nothing_is_lost():
     parameters = model.load()
-    for queue in (True, False):
-        done, _ = queueing.latencies(parameters, scene(parameters, rate=5000, is_redis=queue))
-        assert len(done) == 1500, f"{len(done)} of 1,500 arrived"
-        assert done[0] > 0, "a publication that arrives before it leaves"
+    done, _ = queueing.latencies(parameters, scene(parameters, rate=5000))
+    assert len(done) == 1500, f"{len(done)} of 1,500 arrived"
+    assert done[0] > 0, "a publication that arrives before it leaves"
 
 
 def check_latency_grows_with_load():
@@ -49,7 +48,7 @@ def check_latency_grows_with_load():
         done, busy = queueing.latencies(parameters, scene(parameters, rate=rate))
         medians.append(queueing.quantile(done, 0.5))
         assert all(0 < part <= 1 for part in busy.values()), busy
-    assert medians == sorted(medians) and medians[2] > 3 * medians[1], medians
+    assert medians == sorted(medians) and medians[2] > 2 * medians[1], medians
 
 
 def check_more_nodes_cost_redis_more():
@@ -65,7 +64,7 @@ def check_sources():
         if line.startswith("["):
             table = line
         elif " = " in line and not line.startswith("#") and "measured" not in table:
-            assert "#" in line or "#" in table or table in ("[cluster]", "[machine]"), f"{table} {line}: no source"
+            assert "#" in line or "#" in table, f"{table} {line}: no source"
 
 
 def main():

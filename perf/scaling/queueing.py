@@ -17,7 +17,7 @@ class World:
     def __init__(self, seed, spread):
         self.now, self.events, self.order = 0.0, [], itertools.count()
         self.random, self.spread = random.Random(seed), spread
-        self.busy, self.ready, self.used = set(), {}, {}
+        self.busy, self.ready, self.used, self.turns = set(), {}, {}, {}
 
     def at(self, when, what):
         heapq.heappush(self.events, (when, next(self.order), what))
@@ -42,6 +42,7 @@ class World:
         items, station.waiting = station.take()
         took = self.noisy(station.time(items)) if items else 0.0
         self.used[station.name] = self.used.get(station.name, 0.0) + took
+        self.turns[station.name] = self.turns.get(station.name, 0) + 1
         self.at(self.now + took, lambda: self.done(station, items))
 
     def done(self, station, items):
@@ -82,7 +83,7 @@ def latencies(parameters, scene):
     """Seconds from the intended time to the last subscriber's write, sorted, and how busy each CPU was (0 to 1).
 
     `scene`: rate (publications a second, all nodes together), seconds, seed, nodes, followed (part of the publications that a node has subscribers
-    for), deliveries (of a publication at a node that follows), is_redis, cpus (station to CPU; missing: its own), publishers, every_ms.
+    for, deliveries (of a publication at a node that follows), is_redis, cpus (station to CPU; missing: its own), publishers, every_ms.
     """
     node, redis, delivery = parameters["node"], parameters["redis"], parameters["delivery"]
     world = World(scene["seed"], node["spread"])
@@ -104,9 +105,7 @@ def latencies(parameters, scene):
         heard = sum(len(batch) for kind, batch in items if kind == "heard")
         answers = sum(kind == "answered" for kind, _ in items)
         turns = node["append_turn_us"] * answers + node["hear_turn_us"] * sum(kind == "heard" for kind, _ in items)
-        if not scene["is_redis"]:
-            turns = node["hear_turn_us"] / 2
-            heard = submits
+        turns += node["submit_turn_us"] * (submits > 0)
         return (turns + node["append_us"] * submits + node["miss_us"] * heard) * us
 
     def exchanged(items):
@@ -116,13 +115,6 @@ def latencies(parameters, scene):
             elif kind == "answered":
                 state["flying"] = False
                 taking.put([("answer", one) for one in what])
-        if not scene["is_redis"]:
-            batch = list(log_queue)
-            log_queue.clear()
-            if batch:
-                taking.put([("answer", one) for one in batch])
-                deliver[0].put(batch)
-            return
         append()
 
     def append():
@@ -135,7 +127,7 @@ def latencies(parameters, scene):
         del log_queue[: node["batch_max"]]
         state["flying"] = True
         if len(batch) > 1:
-            state["gather_until"] = world.now + node["gather_ms"] * 1e-3
+            state["gather_until"] = world.now + node["append_every_ms"] * 1e-3
         queue.put([batch])
 
     exchange = Station(world, "taking node", place("taking node"), exchange_time, exchanged)
@@ -173,16 +165,12 @@ def latencies(parameters, scene):
     def delivered(items):
         done.extend(world.now - due for due in items)
 
-    cores = 1 if not scene["is_redis"] else scene["simulated"]
-    names = ["holding core" if at == 0 else f"holding core {at}" for at in range(cores)]
-    if not scene["is_redis"]:
-        names = ["taking core 2"]
-    deliver = [Station(world, name, place(name), deliver_time, delivered) for name in names]
-    hearing = []
-    if scene["is_redis"]:
-        for at, core in enumerate(deliver):
-            name = "holding node" if at == 0 else f"holding node {at}"
-            hearing.append(Station(world, name, place(name), hear_time, hand_to(core)))
+    deliver, hearing = [], []
+    for at in range(scene["simulated"]):
+        number = "" if at == 0 else f" {at}"
+        deliver.append(Station(world, f"holding core{number}", place("holding core" + number), deliver_time, delivered))
+        name = "holding node" + number
+        hearing.append(Station(world, name, place(name), hear_time, hand_to(deliver[-1])))
 
     # Back-ends write what has become due every so often, one after the other.
     publishers, every = scene["publishers"], scene["every_ms"] * 1e-3
@@ -196,6 +184,8 @@ def latencies(parameters, scene):
     for (write, _), dues in writes.items():
         world.at(write, lambda dues=dues: taking.put([("push", due) for due in dues]))
     world.run()
+    if "detail" in scene:
+        scene["detail"].update({name: (world.turns[name] / world.now, world.used[name] / world.now) for name in world.used})
     done.sort()
     by_cpu = {}
     for name, used in world.used.items():

@@ -199,3 +199,13 @@ fn an_idle_publisher_makes_sure_of_its_epoch_and_leaves_an_old_origin() {
     let append = it.append();
     assert!(append.batch.origin != origin && append.batch.first_seq == 1);
 }
+
+#[test]
+fn a_batch_is_full_when_one_append_takes_no_more() {
+    let mut fixture = Fixture::new();
+    assert!(!fixture.publisher.has_full_batch());
+    fixture.offer(1).expect("room");
+    assert!(!fixture.publisher.has_full_batch());
+    fixture.offer(2).expect("room");
+    assert!(fixture.publisher.has_full_batch(), "two records are an append here");
+}

@@ -24,6 +24,10 @@ pub enum Expired {
     Shut(SessionId),
 }
 
+/// Every so many rounds (of half a second) the queues of those for whom nothing waits give back their room: most connections
+/// are idle most of the time, and one that is not makes room again for the cost of one allocation.
+const ROUNDS_PER_TIDYING: u32 = 8;
+
 enum Verdict {
     Fine,
     Ping,
@@ -46,7 +50,7 @@ impl Hub {
     /// Sets when a session's token ends.
     pub fn set_expiry(&mut self, id: SessionId, expires: Option<Decis>) {
         if let Some(session) = self.session_mut(id) {
-            session.expires = expires;
+            session.set_expires(expires);
         }
     }
 
@@ -56,7 +60,11 @@ impl Hub {
         for _ in 0..sessions_max.min(slots) {
             let slot = self.expiry_cursor;
             self.expiry_cursor = (slot + 1) % slots;
-            let Some(session) = self.sessions.get(slot) else { continue };
+            self.expiry_round = self.expiry_round.wrapping_add(u32::from(self.expiry_cursor == 0));
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            if self.expiry_round % ROUNDS_PER_TIDYING == 0 {
+                session.outbox.give_back_room();
+            }
             let slot = super::slot_number(slot);
             let id = SessionId { core: self.settings.core, slot, generation: session.generation };
             let fragments = decis(self.settings.limits.frames.fragments_timeout);
@@ -94,7 +102,7 @@ fn judge(session: &Session, life: &LifeLimits, fragments: Decis, write: Decis, n
     let silence = decis(life.ping_after);
     if session.stuck_since.is_some_and(|since| over(since, write)) {
         Verdict::Stuck
-    } else if session.expires.is_some_and(|expires| now >= expires) {
+    } else if session.expires().is_some_and(|expires| now >= expires) {
         Verdict::Close(close_code::CREDENTIALS, "the token has ended", Count::ClosedExpired)
     } else if session.assembling_since.is_some_and(|since| over(since, fragments)) {
         Verdict::Close(close_code::POLICY, "a fragmented message took too long", Count::ClosedProtocol)

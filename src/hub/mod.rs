@@ -123,6 +123,7 @@ pub struct Hub {
     dirty_bulk: VecDeque<u32>,
     /// Where the next look for expired sessions begins.
     expiry_cursor: usize,
+    expiry_round: u32,
     /// The time as last told.
     now: Decis,
     now_ms: Millis,
@@ -151,6 +152,7 @@ impl Hub {
             dirty_express: VecDeque::new(),
             dirty_bulk: VecDeque::new(),
             expiry_cursor: 0,
+            expiry_round: 0,
             now: 0,
             now_ms: 0,
             wall_us: 0,

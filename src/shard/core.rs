@@ -273,12 +273,10 @@ impl Core {
     async fn drain(self: Rc<Self>, id: SessionId, socket: Rc<Socket>) {
         let patient = self.with_hub(|hub| hub.may_take_its_time(id));
         if patient {
-            socket.set_patient(true);
+            socket.set_patient(true, &self.limits().writing);
         }
         let visit = loop {
-            if socket.writable().await.is_err() {
-                break Visit::Broken;
-            }
+            socket.writable().await;
             match self.with_hub(|hub| visit(hub, id, &socket)) {
                 Visit::Blocked => {}
                 Visit::More => self.pass().await,
@@ -287,7 +285,7 @@ impl Core {
         };
         socket.set_blocked(false);
         if patient {
-            socket.set_patient(false);
+            socket.set_patient(false, &self.limits().writing);
         }
         match visit {
             Visit::Broken => socket.shut(),

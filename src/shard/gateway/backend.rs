@@ -79,7 +79,7 @@ impl Gateway {
             BackendCommand::Heart => self.answer_heart(core, id, ack_id),
             BackendCommand::Submit(record) => {
                 let awaited = awaited(core, &record, ack_id);
-                let backend = peer.backend.get_or_insert_default();
+                let backend = peer.rare.get_or_insert_default().backend.get_or_insert_default();
                 backend.records.push(record);
                 backend.answers.push(awaited);
             }

@@ -34,7 +34,7 @@ impl Gateway {
     pub(super) fn check(
         &self,
         core: &Rc<Core>,
-        peer: &GatewayPeer,
+        peer: &mut GatewayPeer,
         id: SessionId,
         ack_id: Option<&str>,
         tags: Vec<Tag>,
@@ -46,7 +46,7 @@ impl Gateway {
         if tags.is_empty() {
             return send(core, id, |text| message::checked(text, ack_id, &[], &denied));
         }
-        let Some(waiting) = peer.checks.begin() else {
+        let Some(waiting) = peer.rare.get_or_insert_default().checks.begin() else {
             let msg = "too many crc messages wait for their answer; wait for it";
             return send(core, id, |text| message::failed(text, ack_id, "too_many_checks", msg));
         };

@@ -80,14 +80,21 @@ pub struct Gateway {
 pub struct GatewayPeer {
     pid: Pid,
     role: Role,
-    /// Places of the user and of the address behind a trusted proxy, given back when the connection ends.
-    _permits: (Option<Permit>, Option<Permit>),
     bad_in_a_row: u32,
     /// Whether it was opened with a token, which may be refreshed.
     with_token: bool,
-    /// Tags to be subscribed to at once.
+    rare: Option<Box<RarePeer>>,
+}
+
+// An idle connection pays for this.
+const _: () = assert!(size_of::<GatewayPeer>() <= 32);
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct RarePeer {
+    /// Tags to be subscribed to at once, until they are.
     tags: Vec<Box<str>>,
-    backend: Option<Box<BackendPeer>>,
+    backend: Option<BackendPeer>,
     /// Its questions about what it holds that wait for the exchange.
     checks: Checks,
 }
@@ -159,8 +166,17 @@ impl Gateway {
 impl Service for Gateway {
     type Peer = GatewayPeer;
 
-    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<GatewayPeer> {
-        if *upgrade.path == *ROUTE { self.redirect(core, upgrade) } else { self.judge_upgrade(core, upgrade, address) }
+    fn judge(
+        &self,
+        core: &Core,
+        upgrade: &Upgrade,
+        address: IpAddr,
+        permit: &mut Permit,
+    ) -> Verdict<GatewayPeer> {
+        if *upgrade.path == *ROUTE {
+            return self.redirect(core, upgrade);
+        }
+        self.judge_upgrade(core, upgrade, address, permit)
     }
 
     fn plain(&self, core: &Core, path: &str) -> Option<Plain> {
@@ -189,8 +205,7 @@ impl Service for Gateway {
             since_unix_ms: clock::unix_ms(),
         };
         self.link.send(opened);
-        let tags = std::mem::take(&mut peer.tags);
-        if !tags.is_empty() {
+        if let Some(RarePeer { tags, .. }) = peer.rare.take().map(|rare| *rare) {
             self.subscribe_at_once(core, peer, id, &tags);
         }
     }
@@ -217,7 +232,7 @@ impl Service for Gateway {
         peer: &mut GatewayPeer,
         id: SessionId,
     ) -> Option<LocalBoxFuture<'static, ()>> {
-        self.submit_turn(core, peer.backend.as_deref_mut()?, id)
+        self.submit_turn(core, peer.rare.as_mut()?.backend.as_mut()?, id)
     }
 
     fn closed(&self, core: &Rc<Core>, peer: GatewayPeer, id: SessionId) {

@@ -22,7 +22,7 @@ use crate::model::{FromCore, Refusal, Reply, Ticket};
 type Lock<T> = std::sync::Mutex<T>;
 
 /// An emptied queue with room for more messages than this gives it back.
-const SPARE_MESSAGES_MAX: usize = 256;
+const SPARE_MESSAGES_MAX: usize = 128;
 
 /// A queue from many threads to one.
 #[derive(Debug)]

@@ -440,6 +440,8 @@ pub const HTTP_REFUSALS_MAX: usize = 64;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that a core accepts before everybody else on it gets a turn; more wait in the kernel.
 pub const ACCEPTS_PER_TURN: usize = 32;
+/// Connections whose begin or end a core handles before everybody else on it gets a turn.
+pub const OPENINGS_PER_TURN: usize = 32;
 /// How often the process's memory is measured.
 pub const MEMORY_LOOK: Duration = Duration::from_millis(200);
 /// A memory threshold is left only so many percent below it, so that it is not crossed to and fro.

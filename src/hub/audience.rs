@@ -26,7 +26,8 @@ impl Filter<'_> {
                 .tags
                 .as_ref()
                 .is_none_or(|tags| session.tags.iter().any(|membership| tags.contains(&membership.tag)))
-            && (self.devices.is_empty() || session.device().is_some_and(|device| self.devices.iter().any(|wanted| **wanted == *device)))
+            && (self.devices.is_empty()
+                || session.device().is_some_and(|device| self.devices.iter().any(|wanted| **wanted == *device)))
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use slab::Slab;
 use crate::model::Pid;
+use slab::Slab;
 
 /// The users of one project on this core.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use std::{io, panic::AssertUnwindSafe, rc::Rc, time::Duration};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    clock,
     hub::{Frame, Phase},
     metrics::Count,
     model::{Role, SessionId},
@@ -69,7 +68,7 @@ pub(super) struct Unfinished {
 }
 
 /// Goes on with an entry whose turn did not leave it idle, until it is idle again or over.
-pub(super) async fn go_on<S: Service>(
+async fn go_on<S: Service>(
     connections: Rc<Connections<S>>,
     key: usize,
     mut reader: Box<Reader<S>>,
@@ -101,7 +100,7 @@ pub(super) fn serve<S: Service>(
     }
     connections.share(key, reader.socket.clone());
     let unfinished = Unfinished { turn: Turn::More(rest), service: None };
-    drop(monoio::spawn(go_on(connections.clone(), key, Box::new(reader), unfinished)));
+    reader.go_on(connections, key, unfinished);
 }
 
 fn rates(core: &Core, role: Role) -> Rates {
@@ -123,19 +122,12 @@ fn rates(core: &Core, role: Role) -> Rates {
 
 impl<S: Service> Reader<S> {
     /// The reading side of a session that is in the hub.
-    pub fn new(
-        core: &Core,
-        service: &Rc<S>,
-        socket: Rc<Socket>,
-        id: SessionId,
-        permit: Permit,
-        peer: S::Peer,
-    ) -> Self {
+    pub fn new(core: &Core, service: &Rc<S>, socket: Rc<Socket>, id: SessionId, permit: Permit, peer: S::Peer) -> Self {
         let known = core.with_hub(|hub| hub.session(id).map(|session| (session.role(), session.deflate())));
         let (role, deflate) = known.unwrap_or((Role::User, None));
         let bytes_max = service.message_bytes_max(core, role);
         let decoder = Decoder::new(bytes_max, core.limits().frames.fragments_max).with_deflate(deflate.is_some());
-        let throttle = Throttle::new(&rates(core, role), clock::now());
+        let throttle = Throttle::new(&rates(core, role), core.moment());
         Self { socket, id, generation: core.generation(), decoder, throttle, role, permit, peer }
     }
 
@@ -158,6 +150,14 @@ impl<S: Service> Reader<S> {
             (Turn::Idle, after) if is_ending => Some(Unfinished { turn: Turn::More(Vec::new()), service: after }),
             (turn, after) => Some(Unfinished { turn, service: after }),
         }
+    }
+
+    /// Goes on in a task with what a turn has left, or ends what is at its end.
+    pub fn go_on(self, connections: &Rc<Connections<S>>, key: usize, unfinished: Unfinished) {
+        if matches!(unfinished, Unfinished { turn: Turn::End, service: None }) {
+            return self.end(connections, key);
+        }
+        drop(monoio::spawn(go_on(connections.clone(), key, Box::new(self), unfinished)));
     }
 
     /// A back-end's socket tells something all the time, and its turns mostly wait for the queue.
@@ -193,7 +193,7 @@ impl<S: Service> Reader<S> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Idle,
             Err(_) => return Turn::End,
         };
-        let pace = self.throttle.received(received, &rates(core, self.role), clock::now());
+        let pace = self.throttle.received(received, &rates(core, self.role), core.moment());
         let turn = match self.handle(core, service, &mut buffer[..received]) {
             // As much as was asked for: the socket may have more, and does not tell that again.
             Turn::Idle if received == bytes_max => Turn::More(Vec::new()),
@@ -237,7 +237,7 @@ impl<S: Service> Reader<S> {
                 Message::Text(_) | Message::Binary(_) => Sent::Message { grown },
                 _ => Sent::Control,
             };
-            let pace = self.throttle.sent(sent, &rates, clock::now());
+            let pace = self.throttle.sent(sent, &rates, core.moment());
             if pace == Pace::TooFast {
                 return Turn::Close(too_fast(core));
             }

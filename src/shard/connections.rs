@@ -19,11 +19,14 @@ use std::{
 
 use slab::Slab;
 
-use crate::{clock, limits::ACCEPT_PAUSE};
+use crate::{
+    clock,
+    limits::{ACCEPT_PAUSE, OPENINGS_PER_TURN},
+};
 
 use super::{
     admission::{Admission, Permit},
-    connection::{self, Reader},
+    connection::Reader,
     core::Core,
     opening::{self, Fallback},
     readiness::{EVENTS_PER_TURN, Event, Readiness},
@@ -60,14 +63,15 @@ pub(super) struct Accepted {
     pub permit: Permit,
     /// When its head must be here.
     pub deadline: Instant,
+    /// Something has come, and waits for its turn.
+    is_noted: bool,
 }
 
 struct Away {
     socket: Option<Rc<Socket>>,
-    /// Its socket has told something since the task last received.
-    has_news: bool,
-    /// Its socket tells nothing more: what there is must be read to its end.
-    is_ending: bool,
+    /// So many times the task should receive because of what its socket has told since: once, or twice if it tells nothing
+    /// more, because its end comes behind what is read first.
+    news: u8,
     task: Option<Waker>,
 }
 
@@ -98,7 +102,7 @@ impl<S: Service> Connections<S> {
         let seat = seats.vacant_entry();
         let key = seat.key();
         self.readiness.add(socket.descriptor(), key)?;
-        seat.insert(Seat::New(Box::new(Accepted { socket, address, permit, deadline })));
+        seat.insert(Seat::New(Box::new(Accepted { socket, address, permit, deadline, is_noted: false })));
         let mut silent = self.silent.borrow_mut();
         // Mostly all of them have sent something: then nothing waits here.
         while silent.front().is_some_and(|silent| !is_silent(&seats, silent)) {
@@ -110,24 +114,52 @@ impl<S: Service> Connections<S> {
 
     /// Handles what sockets tell, for ever.
     pub async fn watch(self: Rc<Self>) {
-        let (mut events, mut handled) = (Vec::new(), 0);
+        let (mut events, mut later, mut handled) = (Vec::new(), VecDeque::new(), 0);
         loop {
-            if let Err(error) = self.readiness.wait().await {
+            if later.is_empty()
+                && let Err(error) = self.readiness.wait().await
+            {
                 tracing::error!(%error, "the core's sockets cannot be watched");
                 monoio::time::sleep(ACCEPT_PAUSE).await;
             }
             let mut has_more = true;
             while has_more {
                 has_more = self.readiness.take(&mut events);
-                handled += events.len();
-                events.drain(..).for_each(|event| self.happened(event));
+                for event in events.drain(..) {
+                    if !self.put_off(event, &mut later) {
+                        handled += 1;
+                        self.happened(event);
+                    }
+                }
                 // Also over several waits: one that finds something does not wait at all under epoll.
                 if handled >= EVENTS_PER_TURN {
                     handled = 0;
                     self.core.pass().await;
                 }
             }
+            for event in later.drain(..later.len().min(OPENINGS_PER_TURN)) {
+                self.happened(event);
+            }
+            if !later.is_empty() {
+                handled = 0;
+                self.core.pass().await;
+            }
         }
+    }
+
+    /// Whether it is about a connection's begin or end, and goes behind those in `later`: in a storm there are thousands, and
+    /// those that stay must not wait for them all. A begin is in there once, an end as often as the kernel tells of it (the
+    /// peer's side, then ours), so they are bounded by the connections.
+    fn put_off(&self, event: Event, later: &mut VecDeque<Event>) -> bool {
+        let is_first = match self.seats.borrow_mut().get_mut(event.key) {
+            Some(Seat::New(accepted)) => event.is_readable && !std::mem::replace(&mut accepted.is_noted, true),
+            Some(Seat::Waiting(_)) if event.is_ending => true,
+            _ => return false,
+        };
+        if is_first {
+            later.push_back(event);
+        }
+        true
     }
 
     /// Turns away who has sent nothing by its deadline, for ever.
@@ -165,12 +197,10 @@ impl<S: Service> Connections<S> {
                     && let Some(turn) = reader.turn_in_place(self, event.is_ending)
                 {
                     let socket = Some(reader.socket().clone());
-                    let seat = &mut seats[event.key];
-                    let is_ending = event.is_ending;
-                    let away = Seat::Away(Away { socket, has_news: false, is_ending, task: None });
-                    let Seat::Waiting(reader) = std::mem::replace(seat, away) else { return };
+                    let away = Seat::Away(Away { socket, news: 0, task: None });
+                    let Seat::Waiting(reader) = std::mem::replace(&mut seats[event.key], away) else { return };
                     drop(seats);
-                    monoio::spawn(connection::go_on(self.clone(), event.key, Box::new(reader), turn));
+                    reader.go_on(self, event.key, turn);
                 }
             }
             Some(Seat::Away(away)) => away.note(event),
@@ -187,7 +217,7 @@ impl<S: Service> Connections<S> {
     fn take_new(&self, key: usize, is_ending: bool) -> Option<Box<Accepted>> {
         let mut seats = self.seats.borrow_mut();
         let seat = seats.get_mut(key)?;
-        let away = Seat::Away(Away { socket: None, has_news: false, is_ending, task: None });
+        let away = Seat::Away(Away { socket: None, news: u8::from(is_ending), task: None });
         match std::mem::replace(seat, away) {
             Seat::New(accepted) => Some(accepted),
             other => {
@@ -202,7 +232,8 @@ impl<S: Service> Connections<S> {
         std::future::poll_fn(|context| {
             let mut seats = self.seats.borrow_mut();
             let Some(Seat::Away(away)) = seats.get_mut(key) else { return Poll::Ready(()) };
-            if std::mem::take(&mut away.has_news) || away.is_ending {
+            if away.news > 0 {
+                away.news -= 1;
                 return Poll::Ready(());
             }
             away.task = Some(context.waker().clone());
@@ -214,7 +245,7 @@ impl<S: Service> Connections<S> {
     /// Whether [`Self::news`] would not wait.
     pub fn has_news(&self, key: usize) -> bool {
         let seats = self.seats.borrow();
-        matches!(seats.get(key), Some(Seat::Away(away)) if away.has_news || away.is_ending)
+        matches!(seats.get(key), Some(Seat::Away(away)) if away.news > 0)
     }
 
     /// An entry has a session and waits for its peer.
@@ -251,8 +282,7 @@ impl Away {
             socket.note_writable();
         }
         if event.is_readable {
-            self.has_news = true;
-            self.is_ending |= event.is_ending;
+            self.news = self.news.max(1 + u8::from(event.is_ending));
             if let Some(task) = self.task.take() {
                 task.wake();
             }

@@ -21,7 +21,7 @@ use crate::{
     protocol::deflate::Inflater,
 };
 
-use super::{socket::Socket, turn::Turn};
+use super::{rate::Moment, socket::Socket, turn::Turn};
 
 /// Frames that one write carries at most (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
@@ -125,6 +125,11 @@ impl Core {
     /// The hub's time now.
     pub fn now(&self) -> Decis {
         Decis::try_from(self.now_ms() / 100).unwrap_or(Decis::MAX)
+    }
+
+    /// Milliseconds since the core's begin, for what connections send.
+    pub(super) fn moment(&self) -> Moment {
+        self.now_ms() as Moment
     }
 
     fn now_ms(&self) -> Millis {

@@ -75,13 +75,7 @@ pub trait Service: 'static {
     type Peer: 'static;
 
     /// Judges a valid upgrade; places that the connection takes besides the node's go into its `permit`.
-    fn judge(
-        &self,
-        core: &Core,
-        upgrade: &Upgrade,
-        address: IpAddr,
-        permit: &mut Permit,
-    ) -> Verdict<Self::Peer>;
+    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr, permit: &mut Permit) -> Verdict<Self::Peer>;
 
     /// Answers a plain GET on the WebSocket listener.
     fn plain(&self, core: &Core, path: &str) -> Option<Plain>;

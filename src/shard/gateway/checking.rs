@@ -51,7 +51,8 @@ impl Gateway {
             return send(core, id, |text| message::failed(text, ack_id, "too_many_checks", msg));
         };
         let question = Question { id, ack_id: ack_id.map(Box::from), tags: tags.clone(), denied };
-        let (pid, answering) = (peer.pid.clone(), core.clone());
+        let Some(pid) = core.with_hub(|hub| hub.pid(id).cloned()) else { return };
+        let answering = core.clone();
         let then = move |reply| {
             drop(waiting);
             question.answer(&answering, reply);

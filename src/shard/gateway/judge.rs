@@ -92,7 +92,6 @@ impl Gateway {
         let tags = params.get("tags").unwrap_or_default();
         let tags: Vec<Box<str>> = tags.split(',').filter(|tag| !tag.is_empty()).map(Box::from).collect();
         let peer = GatewayPeer {
-            pid: identity.pid.clone(),
             role: identity.role,
             bad_in_a_row: 0,
             with_token: identity.expires_unix.is_some(),
@@ -137,7 +136,7 @@ impl Gateway {
         let identity = jwt::verify(&projects, token, clock::unix_now()).map_err(|_| refused)?;
         let is_same = core.with_hub(|hub| {
             hub.session(id).is_some_and(|session| *session.uid() == *identity.uid)
-                && identity.pid == peer.pid
+                && hub.pid(id) == Some(&identity.pid)
                 && identity.role == peer.role
         });
         let expires = identity.expires_unix.filter(|_| is_same).ok_or(refused)?;

@@ -78,7 +78,6 @@ pub struct Gateway {
 /// A connection's state beyond what the hub keeps.
 #[derive(Debug)]
 pub struct GatewayPeer {
-    pid: Pid,
     role: Role,
     bad_in_a_row: u32,
     /// Whether it was opened with a token, which may be refreshed.
@@ -87,7 +86,7 @@ pub struct GatewayPeer {
 }
 
 // An idle connection pays for this.
-const _: () = assert!(size_of::<GatewayPeer>() <= 32);
+const _: () = assert!(size_of::<GatewayPeer>() <= 16);
 
 /// What few connections have.
 #[derive(Debug, Default)]
@@ -166,13 +165,7 @@ impl Gateway {
 impl Service for Gateway {
     type Peer = GatewayPeer;
 
-    fn judge(
-        &self,
-        core: &Core,
-        upgrade: &Upgrade,
-        address: IpAddr,
-        permit: &mut Permit,
-    ) -> Verdict<GatewayPeer> {
+    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr, permit: &mut Permit) -> Verdict<GatewayPeer> {
         if *upgrade.path == *ROUTE {
             return self.redirect(core, upgrade);
         }
@@ -192,21 +185,17 @@ impl Service for Gateway {
     }
 
     fn opened(&self, core: &Rc<Core>, peer: &mut GatewayPeer, id: SessionId) {
-        let device_and_uid = core
-            .with_hub(|hub| hub.session(id).map(|session| (session.device().map(Box::from), Box::from(session.uid()))));
-        let Some((device, uid)) = device_and_uid else { return };
+        let known = core.with_hub(|hub| {
+            let session = hub.session(id)?;
+            Some((hub.pid(id)?.clone(), session.device().map(Box::from), Box::from(session.uid())))
+        });
+        let Some((pid, device, uid)) = known else { return };
         self.greet(core, id);
-        let opened = FromCore::Opened {
-            session: id,
-            pid: peer.pid.clone(),
-            role: peer.role,
-            uid,
-            device,
-            since_unix_ms: clock::unix_ms(),
-        };
+        let opened =
+            FromCore::Opened { session: id, pid, role: peer.role, uid, device, since_unix_ms: clock::unix_ms() };
         self.link.send(opened);
         if let Some(RarePeer { tags, .. }) = peer.rare.take().map(|rare| *rare) {
-            self.subscribe_at_once(core, peer, id, &tags);
+            self.subscribe_at_once(core, id, &tags);
         }
     }
 
@@ -235,10 +224,10 @@ impl Service for Gateway {
         self.submit_turn(core, peer.rare.as_mut()?.backend.as_mut()?, id)
     }
 
-    fn closed(&self, core: &Rc<Core>, peer: GatewayPeer, id: SessionId) {
+    fn closed(&self, core: &Rc<Core>, _: GatewayPeer, id: SessionId) {
         if let Some(closed) = core.with_hub(|hub| hub.close(id)) {
             for tag in closed.unfollowed {
-                self.unfollowed(&peer.pid, tag);
+                self.unfollowed(&closed.pid, tag);
             }
             self.link.send(FromCore::Closed { session: id });
         }

@@ -438,9 +438,7 @@ pub const FAILED_ADDRESSES_MAX: usize = 4096;
 pub const HTTP_REFUSALS_MAX: usize = 64;
 /// How long accepting pauses when the file limit is reached.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections that a core accepts before everybody else on it gets a turn; more wait in the kernel.
-pub const ACCEPTS_PER_TURN: usize = 32;
-/// Connections whose begin or end a core handles before everybody else on it gets a turn.
+/// Connections that a core accepts, and whose begin or end it handles, before all else on it gets a turn; more wait.
 pub const OPENINGS_PER_TURN: usize = 32;
 /// How often the process's memory is measured.
 pub const MEMORY_LOOK: Duration = Duration::from_millis(200);

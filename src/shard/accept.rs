@@ -13,7 +13,7 @@ use monoio::net::TcpListener;
 
 use crate::{
     clock,
-    limits::{ACCEPT_PAUSE, ACCEPTS_PER_TURN},
+    limits::{ACCEPT_PAUSE, OPENINGS_PER_TURN},
     metrics::Count,
     protocol::handshake,
 };
@@ -61,7 +61,7 @@ pub async fn accept<S: Service>(
         }
         // Those that wait already are taken one after another; the rest waits in the kernel for its turn.
         in_turn += 1;
-        if in_turn > ACCEPTS_PER_TURN {
+        if in_turn > OPENINGS_PER_TURN {
             in_turn = 1;
             core.pass().await;
         }

@@ -232,9 +232,11 @@ impl Core {
         })
     }
 
-    /// Waits until the walk has visited every socket that has something to be written.
+    /// Waits until the walk has visited every socket that has something to be written now. What comes meanwhile is not waited
+    /// for: while thousands connect something always does.
     pub async fn walked(&self) {
-        while self.with_hub(|hub| hub.has_dirty()) {
+        let mark = self.with_hub(|hub| hub.walk_mark());
+        while !self.with_hub(|hub| hub.is_walked(mark)) {
             self.pass().await;
         }
     }

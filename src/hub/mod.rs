@@ -401,7 +401,7 @@ impl Hub {
         session.stuck_since = match (session.outbox.has_more_than_values(), bytes, session.stuck_since) {
             (false, ..) => None,
             (true, 0, Some(since)) => Some(since),
-            _ => Some(self.now),
+            _ => session::since(self.now),
         };
         let waits = session.has_waiting();
         if blocked {

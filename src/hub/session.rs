@@ -1,6 +1,6 @@
 //! One connection's state on its core.
 
-use std::rc::Rc;
+use std::{num::NonZeroU32, rc::Rc};
 
 use crate::{
     model::{Pid, Role},
@@ -14,6 +14,14 @@ pub type Decis = u32;
 
 /// The same time in milliseconds.
 pub type Millis = u64;
+
+/// Since when something is so, if it is, in no more room than the time takes.
+pub(super) type Since = Option<NonZeroU32>;
+
+/// From `now` on; the core's very first tenth of a second counts as its second.
+pub(super) fn since(now: Decis) -> Since {
+    NonZeroU32::new(now.max(1))
+}
 
 /// A connection to be opened.
 #[derive(Clone, Debug)]
@@ -126,9 +134,9 @@ pub struct Session {
     pub(super) last_input: Decis,
     pub(super) ping_sent: bool,
     /// Since when bytes wait without progress.
-    pub(super) stuck_since: Option<Decis>,
+    pub(super) stuck_since: Since,
     /// Since when a fragmented message is incomplete.
-    pub(super) assembling_since: Option<Decis>,
+    pub(super) assembling_since: Since,
     pub(super) deflate: Option<Deflate>,
 }
 
@@ -141,7 +149,7 @@ pub(super) struct Rare {
 }
 
 // An idle connection pays for these.
-const _: () = assert!(size_of::<Session>() <= 168 && size_of::<Membership>() <= 28);
+const _: () = assert!(size_of::<Session>() <= 160 && size_of::<Membership>() <= 28);
 
 impl Session {
     pub(super) fn new(new: NewSession, generation: u32, project: u32, now: Decis) -> Self {

@@ -14,7 +14,7 @@ use ws_cluster::{
     metrics::Counters,
     model::{Boot, Pid, Role, SessionId, TagRules, network::Networks},
     protocol::{decoder::Message, frame::OpCode, handshake::Upgrade},
-    shard::{self, Admission, Admitted, Core, Hangup, Plain, Service, Verdict},
+    shard::{self, Admission, Admitted, Core, Hangup, Permit, Plain, Service, Verdict},
 };
 
 #[derive(Parser)]
@@ -33,7 +33,7 @@ struct Echo {
 impl Service for Echo {
     type Peer = ();
 
-    fn judge(&self, _: &Core, _: &Upgrade, _: IpAddr) -> Verdict<()> {
+    fn judge(&self, _: &Core, _: &Upgrade, _: IpAddr, _: &mut Permit) -> Verdict<()> {
         let session = NewSession {
             pid: self.pid.clone(),
             role: Role::User,

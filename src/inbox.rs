@@ -21,6 +21,9 @@ use crate::model::{FromCore, Refusal, Reply, Ticket};
 #[expect(clippy::disallowed_types, reason = "held for a push or a swap of a vector, never across an await")]
 type Lock<T> = std::sync::Mutex<T>;
 
+/// An emptied queue with room for more messages than this gives it back.
+const SPARE_MESSAGES_MAX: usize = 128;
+
 /// A queue from many threads to one.
 #[derive(Debug)]
 pub struct Mailbox<T> {
@@ -112,6 +115,8 @@ impl<T> Mailbox<T> {
 
     /// Swaps what waits into `batch`, which must be empty; whether there was anything.
     pub fn swap(&self, batch: &mut Vec<T>) -> bool {
+        // What a storm has needed is not kept for ever.
+        batch.shrink_to(SPARE_MESSAGES_MAX);
         std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), batch);
         if batch.is_empty() {
             return false;

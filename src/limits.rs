@@ -438,6 +438,8 @@ pub const FAILED_ADDRESSES_MAX: usize = 4096;
 pub const HTTP_REFUSALS_MAX: usize = 64;
 /// How long accepting pauses when the file limit is reached.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that a core accepts, and whose begin or end it handles, before all else on it gets a turn; more wait.
+pub const OPENINGS_PER_TURN: usize = 16;
 /// How often the process's memory is measured.
 pub const MEMORY_LOOK: Duration = Duration::from_millis(200);
 /// A memory threshold is left only so many percent below it, so that it is not crossed to and fro.

@@ -20,7 +20,7 @@ use ws_cluster::{
     metrics::{Count, Counters},
     model::{Audience, Boot, Pid, Push, Role, SessionId, Stamp, TagRules, network::Networks},
     protocol::{decoder::Message, handshake::Upgrade},
-    shard::{self, Admission, Admitted, Core, Driver, Hangup, Plain, Service, Verdict},
+    shard::{self, Admission, Admitted, Core, Driver, Hangup, Permit, Plain, Service, Verdict},
 };
 
 struct Broadcast {
@@ -30,7 +30,7 @@ struct Broadcast {
 impl Service for Broadcast {
     type Peer = ();
 
-    fn judge(&self, _: &Core, upgrade: &Upgrade, _: IpAddr) -> Verdict<()> {
+    fn judge(&self, _: &Core, upgrade: &Upgrade, _: IpAddr, _: &mut Permit) -> Verdict<()> {
         let uid = upgrade.path.trim_start_matches('/').into();
         let pid = self.pid.clone();
         let session =

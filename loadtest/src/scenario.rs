@@ -28,6 +28,7 @@ const PER_PROCESS: usize = 15_000;
 const RATE_MAX: f64 = 1_000_000.0;
 const SECONDS_MAX: f64 = 3600.0;
 const FRAME_BYTES_MIN: usize = 64;
+const TAGS_EACH_MAX: usize = 64;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// What is asked of a server.
@@ -73,6 +74,10 @@ pub struct Group {
     pub name: String,
     /// Subscribers that stay.
     pub subscribers: usize,
+    /// Tags that each of them asks for: the group's, and others that nobody publishes. 0: none, not even the group's. A server
+    /// that knows one tag a connection has that one.
+    #[serde(default = "tags_each")]
+    pub tags_each: usize,
     /// Bytes of a text at the subscriber, envelope included: the same for every server.
     #[serde(default = "frame_bytes")]
     pub frame_bytes: usize,
@@ -161,6 +166,10 @@ pub struct Changes {
     pub warmup: Option<f64>,
 }
 
+fn tags_each() -> usize {
+    1
+}
+
 fn frame_bytes() -> usize {
     200
 }
@@ -230,7 +239,10 @@ impl Scenario {
     fn check(&self) -> Result<()> {
         ensure!(self.seconds > 0.0 && self.seconds <= SECONDS_MAX, "seconds: above 0, at most {SECONDS_MAX}");
         ensure!((0.0..=SECONDS_MAX).contains(&self.warmup), "warmup: 0 to {SECONDS_MAX}");
-        for Group { name, frame_bytes, window, rate, .. } in &self.groups {
+        for Group { name, tags_each, frame_bytes, window, rate, .. } in &self.groups {
+            ensure!(*tags_each <= TAGS_EACH_MAX, "group {name}: tags_each: at most {TAGS_EACH_MAX}");
+            let is_silent = window.is_none() && rate.is_none();
+            ensure!(*tags_each > 0 || is_silent, "group {name}: without a tag nothing can be published to it");
             ensure!(
                 (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(frame_bytes),
                 "group {name}: frame_bytes: {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX}"

@@ -1,13 +1,11 @@
 //! Who is connected to this node, users and back-ends.
 //!
 //! Invariants: a connection is in its project's list iff it is among the sessions; lists are sorted by uid, a
-//! user's connections by session. A connection costs about 150 bytes: one [`Member`] and two references to it.
+//! user's connections by session. A connection costs about 130 bytes: one [`Member`] and two references to it.
 
 use std::{
-    borrow::Borrow,
     cmp::Ordering,
-    collections::{BTreeSet, HashMap, HashSet},
-    hash::{Hash, Hasher},
+    collections::{BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -26,29 +24,6 @@ pub(super) struct Member {
     /// Its place among all that were opened on this node: the wall clock ties, and goes back at times.
     pub(super) number: u64,
 }
-
-#[derive(Debug)]
-struct BySession(Arc<Member>);
-
-impl Borrow<SessionId> for BySession {
-    fn borrow(&self) -> &SessionId {
-        &self.0.session
-    }
-}
-
-impl Hash for BySession {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.session.hash(state);
-    }
-}
-
-impl PartialEq for BySession {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.session == other.0.session
-    }
-}
-
-impl Eq for BySession {}
 
 #[derive(Clone, Debug)]
 struct ByUid(Arc<Member>);
@@ -88,7 +63,8 @@ struct Project {
 /// Everybody who is connected to this node.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    sessions: HashSet<BySession, ahash::RandomState>,
+    /// By core and slot, which are dense.
+    sessions: Vec<Vec<Option<Arc<Member>>>>,
     projects: HashMap<Pid, Project, ahash::RandomState>,
     opened: u64,
     users: u32,
@@ -105,7 +81,7 @@ impl Presence {
         let interned = self.projects.get_key_value(&member.pid).map(|(pid, _)| pid.clone());
         member.pid = interned.unwrap_or(member.pid);
         let member = Arc::new(member);
-        if let Some(BySession(before)) = self.sessions.replace(BySession(member.clone())) {
+        if let Some(before) = self.place(member.session).replace(member.clone()) {
             self.unlist(&before);
         }
         let project = self.projects.entry(member.pid.clone()).or_default();
@@ -121,7 +97,9 @@ impl Presence {
 
     /// A connection is gone; who it was.
     pub(super) fn close(&mut self, session: SessionId) -> Option<Arc<Member>> {
-        let BySession(member) = self.sessions.take(&session)?;
+        let SessionId { core, slot, .. } = session;
+        let place = self.sessions.get_mut(usize::from(core))?.get_mut(slot as usize)?;
+        let member = place.take_if(|member| member.session == session)?;
         self.unlist(&member);
         Some(member)
     }
@@ -133,7 +111,9 @@ impl Presence {
 
     /// Who a session is.
     pub(super) fn get(&self, session: SessionId) -> Option<&Arc<Member>> {
-        self.sessions.get(&session).map(|member| &member.0)
+        let SessionId { core, slot, .. } = session;
+        let member = self.sessions.get(usize::from(core))?.get(slot as usize)?.as_ref()?;
+        (member.session == session).then_some(member)
     }
 
     /// The project's back-ends on this node.
@@ -170,6 +150,18 @@ impl Presence {
     fn range(&self, pid: &Pid, from: Bound<ByUid>) -> impl Iterator<Item = &Arc<Member>> {
         let users = self.projects.get(pid).map(|project| project.users.range((from, Bound::Unbounded)));
         users.into_iter().flatten().map(|member| &member.0)
+    }
+
+    fn place(&mut self, SessionId { core, slot, .. }: SessionId) -> &mut Option<Arc<Member>> {
+        let (core, slot) = (usize::from(core), slot as usize);
+        if core >= self.sessions.len() {
+            self.sessions.resize_with(core + 1, Vec::new);
+        }
+        let slots = &mut self.sessions[core];
+        if slot >= slots.len() {
+            slots.resize_with(slot + 1, || None);
+        }
+        &mut slots[slot]
     }
 
     fn unlist(&mut self, member: &Arc<Member>) {

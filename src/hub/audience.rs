@@ -26,7 +26,8 @@ impl Filter<'_> {
                 .tags
                 .as_ref()
                 .is_none_or(|tags| session.tags.iter().any(|membership| tags.contains(&membership.tag)))
-            && (self.devices.is_empty() || session.device.as_ref().is_some_and(|device| self.devices.contains(device)))
+            && (self.devices.is_empty()
+                || session.device().is_some_and(|device| self.devices.iter().any(|wanted| **wanted == *device)))
     }
 }
 
@@ -79,7 +80,9 @@ impl Hub {
             let slots = audience.cids.iter().filter_map(|cid| self.slot_of(project, cid)).collect();
             (slots, Filter { uids: uids(), tags: tags(), devices })
         } else if !audience.uids.is_empty() {
-            let slots = audience.uids.iter().flat_map(|uid| self.projects.of_uid(project, uid)).copied().collect();
+            let is_of = |slot: &u32, uid: &str| *self.sessions[*slot as usize].uid == *uid;
+            let of_uid = |uid| self.projects.of_uid(project, uid).filter(move |slot| is_of(slot, uid));
+            let slots = audience.uids.iter().flat_map(|uid| of_uid(uid)).collect();
             (slots, Filter { uids: None, tags: tags(), devices })
         } else if !audience.tags.is_empty() {
             let slots = known_tags()

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     Decis, Hub, decis,
-    session::{Phase, Session},
+    session::{Phase, Session, since},
 };
 
 /// What the owner of the socket has to do for a session.
@@ -23,6 +23,10 @@ pub enum Expired {
     /// Shut the socket: the peer's time is over.
     Shut(SessionId),
 }
+
+/// Every so many rounds (of half a second) the queues of those for whom nothing waits give back their room: most connections
+/// are idle most of the time, and one that is not makes room again for the cost of one allocation.
+const ROUNDS_PER_TIDYING: u32 = 8;
 
 enum Verdict {
     Fine,
@@ -40,13 +44,13 @@ impl Hub {
         let Some(session) = self.session_mut(id) else { return };
         session.last_input = now;
         session.ping_sent = false;
-        session.assembling_since = assembling.then(|| session.assembling_since.unwrap_or(now));
+        session.assembling_since = if assembling { session.assembling_since.or(since(now)) } else { None };
     }
 
     /// Sets when a session's token ends.
     pub fn set_expiry(&mut self, id: SessionId, expires: Option<Decis>) {
         if let Some(session) = self.session_mut(id) {
-            session.expires = expires;
+            session.set_expires(expires);
         }
     }
 
@@ -56,7 +60,11 @@ impl Hub {
         for _ in 0..sessions_max.min(slots) {
             let slot = self.expiry_cursor;
             self.expiry_cursor = (slot + 1) % slots;
-            let Some(session) = self.sessions.get(slot) else { continue };
+            self.expiry_round = self.expiry_round.wrapping_add(u32::from(self.expiry_cursor == 0));
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            if self.expiry_round.is_multiple_of(ROUNDS_PER_TIDYING) {
+                session.outbox.give_back_room();
+            }
             let slot = super::slot_number(slot);
             let id = SessionId { core: self.settings.core, slot, generation: session.generation };
             let fragments = decis(self.settings.limits.frames.fragments_timeout);
@@ -92,11 +100,11 @@ fn judge(session: &Session, life: &LifeLimits, fragments: Decis, write: Decis, n
         return if now >= deadline { Verdict::Shut } else { Verdict::Fine };
     }
     let silence = decis(life.ping_after);
-    if session.stuck_since.is_some_and(|since| over(since, write)) {
+    if session.stuck_since.is_some_and(|since| over(since.get(), write)) {
         Verdict::Stuck
-    } else if session.expires.is_some_and(|expires| now >= expires) {
+    } else if session.expires().is_some_and(|expires| now >= expires) {
         Verdict::Close(close_code::CREDENTIALS, "the token has ended", Count::ClosedExpired)
-    } else if session.assembling_since.is_some_and(|since| over(since, fragments)) {
+    } else if session.assembling_since.is_some_and(|since| over(since.get(), fragments)) {
         Verdict::Close(close_code::POLICY, "a fragmented message took too long", Count::ClosedProtocol)
     } else if over(session.last_input, silence + decis(life.pong_timeout)) {
         Verdict::Close(close_code::NO_HEARTBEAT, "no heartbeat", Count::ClosedIdle)

@@ -87,6 +87,13 @@ pub struct Delivery {
     pub conflates: bool,
 }
 
+/// A place in the walk over those who have something to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct WalkMark {
+    express: u64,
+    bulk: u64,
+}
+
 /// A session that was closed, for those who need to know.
 #[derive(Debug)]
 pub struct Closed {
@@ -121,8 +128,11 @@ pub struct Hub {
     push_number: u32,
     dirty_express: VecDeque<u32>,
     dirty_bulk: VecDeque<u32>,
+    /// How many have been taken out of either.
+    taken: (u64, u64),
     /// Where the next look for expired sessions begins.
     expiry_cursor: usize,
+    expiry_round: u32,
     /// The time as last told.
     now: Decis,
     now_ms: Millis,
@@ -150,7 +160,9 @@ impl Hub {
             push_number: 0,
             dirty_express: VecDeque::new(),
             dirty_bulk: VecDeque::new(),
+            taken: (0, 0),
             expiry_cursor: 0,
+            expiry_round: 0,
             now: 0,
             now_ms: 0,
             wall_us: 0,
@@ -312,6 +324,19 @@ impl Hub {
         !self.dirty_express.is_empty() || !self.dirty_bulk.is_empty()
     }
 
+    /// Names everything that waits to be written now, for [`Hub::is_walked`].
+    pub fn walk_mark(&self) -> WalkMark {
+        WalkMark {
+            express: self.taken.0 + self.dirty_express.len() as u64,
+            bulk: self.taken.1 + self.dirty_bulk.len() as u64,
+        }
+    }
+
+    /// Whether all sessions that had something to be written at that time have been visited since.
+    pub fn is_walked(&self, mark: WalkMark) -> bool {
+        self.taken.0 >= mark.express && self.taken.1 >= mark.bulk
+    }
+
     /// The next session that has something to be written; small fan-outs first.
     pub fn next_dirty(&mut self) -> Option<SessionId> {
         loop {
@@ -319,6 +344,7 @@ impl Hub {
                 Some(slot) => (slot, true),
                 None => (self.dirty_bulk.pop_front()?, false),
             };
+            *if express { &mut self.taken.0 } else { &mut self.taken.1 } += 1;
             let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
             let flag = if express { &mut session.dirty_express } else { &mut session.dirty_bulk };
             // A slot can have changed hands while it waited; then its flag says whether the new one waits too.
@@ -375,7 +401,7 @@ impl Hub {
         session.stuck_since = match (session.outbox.has_more_than_values(), bytes, session.stuck_since) {
             (false, ..) => None,
             (true, 0, Some(since)) => Some(since),
-            _ => Some(self.now),
+            _ => session::since(self.now),
         };
         let waits = session.has_waiting();
         if blocked {

@@ -205,6 +205,13 @@ impl Outbox {
         }
     }
 
+    /// Gives back the room of an emptied queue; the next frame takes some again.
+    pub fn give_back_room(&mut self) {
+        if self.items.is_empty() {
+            self.items = VecDeque::new();
+        }
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

@@ -1,6 +1,6 @@
 //! One connection's state on its core.
 
-use std::rc::Rc;
+use std::{num::NonZeroU32, rc::Rc};
 
 use crate::{
     model::{Pid, Role},
@@ -14,6 +14,14 @@ pub type Decis = u32;
 
 /// The same time in milliseconds.
 pub type Millis = u64;
+
+/// Since when something is so, if it is, in no more room than the time takes.
+pub(super) type Since = Option<NonZeroU32>;
+
+/// From `now` on; the core's very first tenth of a second counts as its second.
+pub(super) fn since(now: Decis) -> Since {
+    NonZeroU32::new(now.max(1))
+}
 
 /// A connection to be opened.
 #[derive(Clone, Debug)]
@@ -106,8 +114,7 @@ pub struct Session {
     pub(super) member_place: u32,
     pub(super) role: Role,
     pub(super) uid: Box<str>,
-    pub(super) device: Option<Box<str>>,
-    pub(super) tag_patterns: Option<Rc<[Box<str>]>>,
+    pub(super) rare: Option<Box<Rare>>,
     pub(super) tags: Vec<Membership>,
     pub(super) outbox: Outbox,
     /// How many of its subscriptions are behind.
@@ -127,23 +134,34 @@ pub struct Session {
     pub(super) last_input: Decis,
     pub(super) ping_sent: bool,
     /// Since when bytes wait without progress.
-    pub(super) stuck_since: Option<Decis>,
+    pub(super) stuck_since: Since,
     /// Since when a fragmented message is incomplete.
-    pub(super) assembling_since: Option<Decis>,
-    pub(super) expires: Option<Decis>,
+    pub(super) assembling_since: Since,
     pub(super) deflate: Option<Deflate>,
 }
 
+/// What few sessions have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    device: Option<Box<str>>,
+    tag_patterns: Option<Rc<[Box<str>]>>,
+    expires: Option<Decis>,
+}
+
+// An idle connection pays for these.
+const _: () = assert!(size_of::<Session>() <= 160 && size_of::<Membership>() <= 28);
+
 impl Session {
     pub(super) fn new(new: NewSession, generation: u32, project: u32, now: Decis) -> Self {
+        let rare = Rare { device: new.device, tag_patterns: new.tag_patterns, expires: new.expires };
+        let is_rare = rare.device.is_some() || rare.tag_patterns.is_some() || rare.expires.is_some();
         Self {
             generation,
             project,
             member_place: 0,
             role: new.role,
             uid: new.uid,
-            device: new.device,
-            tag_patterns: new.tag_patterns,
+            rare: is_rare.then(|| Box::new(rare)),
             tags: Vec::new(),
             outbox: Outbox::default(),
             behind: 0,
@@ -158,7 +176,6 @@ impl Session {
             ping_sent: false,
             stuck_since: None,
             assembling_since: None,
-            expires: new.expires,
             deflate: new.deflate,
         }
     }
@@ -175,12 +192,21 @@ impl Session {
 
     /// Its kind of device.
     pub fn device(&self) -> Option<&str> {
-        self.device.as_deref()
+        self.rare.as_ref()?.device.as_deref()
     }
 
     /// The patterns of tags that its token lets it subscribe to.
     pub fn tag_patterns(&self) -> Option<&[Box<str>]> {
-        self.tag_patterns.as_deref()
+        self.rare.as_ref()?.tag_patterns.as_deref()
+    }
+
+    /// When its token ends.
+    pub(super) fn expires(&self) -> Option<Decis> {
+        self.rare.as_ref()?.expires
+    }
+
+    pub(super) fn set_expires(&mut self, expires: Option<Decis>) {
+        self.rare.get_or_insert_default().expires = expires;
     }
 
     /// How many tags it is subscribed to.

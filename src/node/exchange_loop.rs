@@ -324,7 +324,7 @@ impl ExchangeLoop {
                 self.counters.inc(Count::InboxFull);
                 inbox.room().await;
             }
-            inbox.send_all(staged.drain(..));
+            inbox.send_all(std::mem::take(staged));
         }
     }
 }

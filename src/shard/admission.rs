@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    num::NonZeroU32,
     sync::{
         Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -39,9 +40,9 @@ struct Shared {
 struct Counts {
     limits: OpeningLimits,
     connections: usize,
-    addresses: HashMap<IpAddr, u32, ahash::RandomState>,
-    /// By a hash of project and user: a collision refuses one connection too many at worst.
-    users: HashMap<u64, u32, ahash::RandomState>,
+    /// Connections by a hash of their address, and of their project and user: a collision refuses one too many at worst.
+    addresses: HashMap<Hashed, u32, ahash::RandomState>,
+    users: HashMap<Hashed, u32, ahash::RandomState>,
     failures: HashMap<IpAddr, (Instant, u32), ahash::RandomState>,
 }
 
@@ -56,19 +57,20 @@ pub enum NotAdmitted {
     User,
 }
 
-/// A place that is given back when this is dropped.
+/// A connection's places, given back when this is dropped: one of the node's, and those of its address and user once they
+/// are taken.
 #[derive(Debug)]
 pub struct Permit {
     admission: Admission,
-    place: Place,
+    address: Option<Hashed>,
+    user: Option<Hashed>,
 }
 
-#[derive(Debug)]
-enum Place {
-    Connection,
-    Address(IpAddr),
-    User(u64),
-}
+// An idle connection pays for this, and for its two counts.
+const _: () = assert!(size_of::<Permit>() <= 16);
+
+/// 31 bits of a hash with a key of this process.
+type Hashed = NonZeroU32;
 
 impl Admission {
     /// An account that admits at most what `limits` and the file limit (`files_max`) allow. Connections of
@@ -111,19 +113,8 @@ impl Admission {
             return Err(NotAdmitted::Node);
         }
         counts.connections += 1;
-        Ok(Permit { admission: self.clone(), place: Place::Connection })
-    }
-
-    /// A place for a connection from `address`.
-    pub fn address(&self, address: IpAddr) -> Result<Permit, NotAdmitted> {
-        let mut counts = self.counts();
-        let per_address = counts.limits.connections_per_address;
-        let held = counts.addresses.entry(address).or_default();
-        if per_address > 0 && *held as usize >= per_address {
-            return Err(NotAdmitted::Address);
-        }
-        *held += 1;
-        Ok(Permit { admission: self.clone(), place: Place::Address(address) })
+        drop(counts);
+        Ok(Permit { admission: self.clone(), address: None, user: None })
     }
 
     /// Whether `peer` is a proxy that says the truth about whom it speaks for.
@@ -142,19 +133,6 @@ impl Admission {
             address = named.to_canonical();
         }
         address
-    }
-
-    /// A place for a connection of a user. With `kick_oldest` there always is one: somebody else ends the oldest.
-    pub fn user(&self, pid: &str, uid: &str) -> Result<Permit, NotAdmitted> {
-        let key = self.0.hasher.hash_one((pid, uid));
-        let mut counts = self.counts();
-        let (per_user, kicks) = (counts.limits.connections_per_uid, counts.limits.kick_oldest);
-        let held = counts.users.entry(key).or_default();
-        if per_user > 0 && !kicks && *held as usize >= per_user {
-            return Err(NotAdmitted::User);
-        }
-        *held += 1;
-        Ok(Permit { admission: self.clone(), place: Place::User(key) })
     }
 
     /// Books a failure to sign in.
@@ -184,18 +162,56 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Takes a place of `address`.
+    pub fn take_address(&mut self, address: IpAddr) -> Result<(), NotAdmitted> {
+        let key = hashed(self.admission.0.hasher.hash_one(address));
+        let mut counts = self.admission.counts();
+        let per_address = counts.limits.connections_per_address;
+        let held = counts.addresses.entry(key).or_default();
+        if per_address > 0 && *held as usize >= per_address {
+            return Err(NotAdmitted::Address);
+        }
+        *held += 1;
+        drop(counts);
+        self.address = Some(key);
+        Ok(())
+    }
+
+    /// Takes a place of a user. With `kick_oldest` there always is one: somebody else ends the oldest.
+    pub fn take_user(&mut self, pid: &str, uid: &str) -> Result<(), NotAdmitted> {
+        let key = hashed(self.admission.0.hasher.hash_one((pid, uid)));
+        let mut counts = self.admission.counts();
+        let (per_user, kicks) = (counts.limits.connections_per_uid, counts.limits.kick_oldest);
+        let held = counts.users.entry(key).or_default();
+        if per_user > 0 && !kicks && *held as usize >= per_user {
+            return Err(NotAdmitted::User);
+        }
+        *held += 1;
+        drop(counts);
+        self.user = Some(key);
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
-        match self.place {
-            Place::Connection => counts.connections -= 1,
-            Place::Address(address) => give_back(&mut counts.addresses, address),
-            Place::User(key) => give_back(&mut counts.users, key),
+        counts.connections -= 1;
+        if let Some(address) = self.address {
+            give_back(&mut counts.addresses, address);
+        }
+        if let Some(user) = self.user {
+            give_back(&mut counts.users, user);
         }
     }
 }
 
-fn give_back<K: std::hash::Hash + Eq>(held: &mut HashMap<K, u32, ahash::RandomState>, key: K) {
+fn hashed(hash: u64) -> Hashed {
+    NonZeroU32::MIN.saturating_add((hash >> 33) as u32)
+}
+
+fn give_back(held: &mut HashMap<Hashed, u32, ahash::RandomState>, key: Hashed) {
     if let std::collections::hash_map::Entry::Occupied(mut entry) = held.entry(key) {
         *entry.get_mut() -= 1;
         if *entry.get() == 0 {
@@ -217,17 +233,25 @@ mod tests {
         assert_eq!(admission.connection().err(), Some(NotAdmitted::Node));
         drop(held);
         assert!(admission.connection().is_ok());
-        let first = admission.address(address).expect("a place");
-        let _second = admission.address(address).expect("a place");
-        assert_eq!(admission.address(address).err(), Some(NotAdmitted::Address));
-        assert!(admission.address(IpAddr::from([127, 0, 0, 2])).is_ok());
+        let from = |address| {
+            let mut permit = admission.connection().expect("a place");
+            permit.take_address(address).map(|()| permit)
+        };
+        let first = from(address).expect("a place");
+        let _second = from(address).expect("a place");
+        assert_eq!(from(address).err(), Some(NotAdmitted::Address));
+        assert!(from(IpAddr::from([127, 0, 0, 2])).is_ok());
         drop(first);
-        assert!(admission.address(address).is_ok());
-        let user = admission.user("1", "bob").expect("a place");
-        assert_eq!(admission.user("1", "bob").err(), Some(NotAdmitted::User));
-        assert!(admission.user("2", "bob").is_ok());
+        assert!(from(address).is_ok());
+        let of = |pid, uid| {
+            let mut permit = admission.connection().expect("a place");
+            permit.take_user(pid, uid).map(|()| permit)
+        };
+        let user = of("1", "bob").expect("a place");
+        assert_eq!(of("1", "bob").err(), Some(NotAdmitted::User));
+        assert!(of("2", "bob").is_ok());
         drop(user);
-        assert!(admission.user("1", "bob").is_ok());
+        assert!(of("1", "bob").is_ok());
     }
 
     #[test]

@@ -6,10 +6,9 @@
 
 use std::{io, panic::AssertUnwindSafe, rc::Rc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    clock,
     hub::{Frame, Phase},
     metrics::Count,
     model::{Role, SessionId},
@@ -21,6 +20,8 @@ use crate::{
 };
 
 use super::{
+    admission::Permit,
+    connections::Connections,
     core::Core,
     rate::{Pace, Rates, Sent, Throttle},
     service::{Hangup, Service},
@@ -28,66 +29,78 @@ use super::{
 };
 
 /// A connection's reading side.
-struct Reader<S: Service> {
-    core: Rc<Core>,
-    service: Rc<S>,
+pub(super) struct Reader<S: Service> {
     socket: Rc<Socket>,
     id: SessionId,
-    peer: S::Peer,
+    /// Whose bounds the decoder has (see [`Core::generation`]).
+    generation: u32,
     decoder: Decoder,
     throttle: Throttle,
-    /// Whose bounds the decoder and the throttle have (see [`Core::generation`]).
-    generation: u32,
-    /// Received and not handled yet: what came behind the handshake, or the rest of a turn that was over.
-    rest: Vec<u8>,
+    role: Role,
+    /// Its place among the node's connections, given back with it.
+    permit: Permit,
+    peer: S::Peer,
 }
 
 /// How a turn ended.
 enum Turn {
     /// Everything received is handled.
     Idle,
-    /// Something received is left for the next turn.
-    More,
-    /// The peer is over its rate: nothing is read from it for so long.
-    Wait(Duration),
+    /// Something is left for the next turn: this of what was received, or what the socket still has.
+    More(Vec<u8>),
+    /// The peer is over its rate: nothing is read from it for so long; this was received before.
+    Wait(Duration, Vec<u8>),
     /// The connection is to be closed.
     Close(Hangup),
     /// The peer closes, with this code.
     Closed(Option<u16>),
     /// The socket is at its end.
     End,
+    /// The turn panicked.
+    Panicked,
 }
 
-/// Serves a session that is in the hub until its socket is at its end, and takes it out again.
-pub async fn serve<S: Service>(
-    core: Rc<Core>,
-    service: Rc<S>,
-    socket: Rc<Socket>,
-    id: SessionId,
-    peer: S::Peer,
-    rest: Vec<u8>,
+/// What a turn has left to wait for.
+pub(super) struct Unfinished {
+    turn: Turn,
+    /// What the service waits for before more is read.
+    service: Option<LocalBoxFuture<'static, ()>>,
+}
+
+/// Goes on with an entry whose turn did not leave it idle, until it is idle again or over.
+async fn go_on<S: Service>(
+    connections: Rc<Connections<S>>,
+    key: usize,
+    mut reader: Box<Reader<S>>,
+    unfinished: Unfinished,
 ) {
-    let known = core.with_hub(|hub| hub.session(id).map(|session| (session.role(), session.deflate())));
-    let (role, deflate) = known.unwrap_or((Role::User, None));
-    let bytes_max = service.message_bytes_max(&core, role);
-    let decoder = Decoder::new(bytes_max, core.limits().frames.fragments_max).with_deflate(deflate.is_some());
-    let throttle = Throttle::new(rates(&core, role), clock::now());
-    let generation = core.generation();
-    let mut reader = Reader { core, service, socket, id, peer, decoder, throttle, generation, rest };
-    if AssertUnwindSafe(reader.run()).catch_unwind().await.is_err() {
-        reader.core.counters().inc(Count::Panics);
-        tracing::error!(session = ?id, "a connection ended by a panic");
-        reader.close(Hangup { code: close_code::INTERNAL, reason: "internal error" });
-        let _ = AssertUnwindSafe(reader.linger()).catch_unwind().await;
+    let mut run = Run { connections: &connections, key, reader: &mut reader };
+    let is_over = match AssertUnwindSafe(run.run(unfinished)).catch_unwind().await {
+        Ok(is_over) => is_over,
+        Err(_) => {
+            run.reader.panicked(&connections.core);
+            let _ = AssertUnwindSafe(run.linger()).catch_unwind().await;
+            true
+        }
+    };
+    if is_over { reader.end(&connections, key) } else { connections.sit(key, *reader) }
+}
+
+/// Begins to serve a session that is in the hub. `rest` came behind its handshake; `is_drained` says that its socket had
+/// no more.
+pub(super) fn serve<S: Service>(
+    connections: &Rc<Connections<S>>,
+    key: usize,
+    reader: Reader<S>,
+    rest: Vec<u8>,
+    is_drained: bool,
+) {
+    if is_drained && rest.is_empty() && !connections.has_news(key) && !reader.stays_in_task() {
+        return connections.sit(key, reader);
     }
-    let Reader { core, service, socket, peer, .. } = reader;
-    // The session's id must still find it: the service tells others of it before it is gone.
-    if std::panic::catch_unwind(AssertUnwindSafe(|| service.closed(&core, peer, id))).is_err() {
-        core.counters().inc(Count::Panics);
-        core.with_hub(|hub| hub.close(id));
-    }
-    core.detach(id);
-    socket.shut();
+    connections.share(key, reader.socket.clone());
+    let unfinished = Unfinished { turn: Turn::More(rest), service: None };
+    reader.go_on(connections, key, unfinished);
 }
 
 fn rates(core: &Core, role: Role) -> Rates {
@@ -108,56 +121,70 @@ fn rates(core: &Core, role: Role) -> Rates {
 }
 
 impl<S: Service> Reader<S> {
-    async fn run(&mut self) {
-        loop {
-            if self.rest.is_empty() && self.socket.readable().await.is_err() {
-                return;
-            }
-            let turn = self.turn();
-            let after = self.service.turn_ended(&self.core, &mut self.peer, self.id);
-            if let Some(after) = after {
-                after.await;
-            }
-            match turn {
-                Turn::Idle => {}
-                Turn::More => self.core.pass().await,
-                Turn::Wait(wait) => monoio::time::sleep(wait).await,
-                Turn::Close(hangup) => {
-                    self.close(hangup);
-                    return self.linger().await;
-                }
-                Turn::Closed(code) => {
-                    self.close(Hangup { code: code.unwrap_or(close_code::NORMAL), reason: "" });
-                    return self.linger().await;
-                }
-                Turn::End => return,
-            }
-            if self.is_closing() {
-                return self.linger().await;
-            }
+    /// The reading side of a session that is in the hub.
+    pub fn new(core: &Core, service: &Rc<S>, socket: Rc<Socket>, id: SessionId, permit: Permit, peer: S::Peer) -> Self {
+        let known = core.with_hub(|hub| hub.session(id).map(|session| (session.role(), session.deflate())));
+        let (role, deflate) = known.unwrap_or((Role::User, None));
+        let bytes_max = service.message_bytes_max(core, role);
+        let decoder = Decoder::new(bytes_max, core.limits().frames.fragments_max).with_deflate(deflate.is_some());
+        let throttle = Throttle::new(&rates(core, role), core.moment());
+        Self { socket, id, generation: core.generation(), decoder, throttle, role, permit, peer }
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Rc<Socket> {
+        &self.socket
+    }
+
+    /// A turn of an entry that waited for its peer; what is left of it, if anything.
+    pub fn turn_in_place(&mut self, connections: &Rc<Connections<S>>, is_ending: bool) -> Option<Unfinished> {
+        let Connections { core, service, .. } = &**connections;
+        let turned = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let turn = self.turn(core, service, Vec::new());
+            (turn, service.turn_ended(core, &mut self.peer, self.id))
+        }));
+        let (turn, after) = turned.unwrap_or((Turn::Panicked, None));
+        match (turn, after) {
+            (Turn::Idle, None) if !is_ending && !self.is_closing(core) => None,
+            // What ends tells nothing more: its end must be read now.
+            (Turn::Idle, after) if is_ending => Some(Unfinished { turn: Turn::More(Vec::new()), service: after }),
+            (turn, after) => Some(Unfinished { turn, service: after }),
         }
+    }
+
+    /// Goes on in a task with what a turn has left, or ends what is at its end.
+    pub fn go_on(self, connections: &Rc<Connections<S>>, key: usize, unfinished: Unfinished) {
+        if matches!(unfinished, Unfinished { turn: Turn::End, service: None }) {
+            return self.end(connections, key);
+        }
+        drop(monoio::spawn(go_on(connections.clone(), key, Box::new(self), unfinished)));
+    }
+
+    /// A back-end's socket tells something all the time, and its turns mostly wait for the queue.
+    fn stays_in_task(&self) -> bool {
+        self.role == Role::Backend
     }
 
     /// Takes over what a reload has changed.
-    fn keep_up(&mut self) {
-        let generation = self.core.generation();
+    fn keep_up(&mut self, core: &Core, service: &S) {
+        let generation = core.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
-        let role = self.core.with_hub(|hub| hub.session(self.id).map_or(Role::User, |session| session.role()));
-        let bytes_max = self.service.message_bytes_max(&self.core, role);
-        self.decoder.set_bounds(bytes_max, self.core.limits().frames.fragments_max);
-        self.throttle.set_rates(rates(&self.core, role));
+        let bytes_max = service.message_bytes_max(core, self.role);
+        self.decoder.set_bounds(bytes_max, core.limits().frames.fragments_max);
     }
 
     /// Handles what was left over, or else what the socket has.
-    fn turn(&mut self) -> Turn {
-        self.keep_up();
-        if !self.rest.is_empty() {
-            let mut input = std::mem::take(&mut self.rest);
-            return self.handle(&mut input);
+    fn turn(&mut self, core: &Rc<Core>, service: &S, mut rest: Vec<u8>) -> Turn {
+        self.keep_up(core, service);
+        if !rest.is_empty() {
+            return match self.handle(core, service, &mut rest) {
+                // The socket has not been asked.
+                Turn::Idle => Turn::More(Vec::new()),
+                turn => turn,
+            };
         }
-        let core = self.core.clone();
         let mut buffer = core.receive.borrow_mut();
         let bytes_max = buffer.len().min(core.limits().frames.turn_bytes_max);
         let received = match self.socket.receive(&mut buffer[..bytes_max]) {
@@ -166,39 +193,43 @@ impl<S: Service> Reader<S> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Idle,
             Err(_) => return Turn::End,
         };
-        let pace = self.throttle.received(received, clock::now());
-        let turn = self.handle(&mut buffer[..received]);
+        let pace = self.throttle.received(received, &rates(core, self.role), core.moment());
+        let turn = match self.handle(core, service, &mut buffer[..received]) {
+            // As much as was asked for: the socket may have more, and does not tell that again.
+            Turn::Idle if received == bytes_max => Turn::More(Vec::new()),
+            turn => turn,
+        };
         let assembling = self.decoder.mid_message();
         core.with_hub(|hub| hub.heard_from(self.id, received, assembling));
         match (turn, pace) {
-            (Turn::Idle | Turn::More, Pace::Wait(wait)) => Turn::Wait(wait),
-            (Turn::Idle | Turn::More | Turn::Wait(_), Pace::TooFast) => Turn::Close(self.too_fast()),
+            (Turn::Idle, Pace::Wait(wait)) => Turn::Wait(wait, Vec::new()),
+            (Turn::More(rest), Pace::Wait(wait)) => Turn::Wait(wait, rest),
+            (Turn::Idle | Turn::More(_) | Turn::Wait(..), Pace::TooFast) => Turn::Close(too_fast(core)),
             (turn, _) => turn,
         }
     }
 
-    /// Decodes and hands on; what is not handled goes into `rest`.
-    fn handle(&mut self, input: &mut [u8]) -> Turn {
-        let core = self.core.clone();
+    /// Decodes and hands on; what is not handled is left.
+    fn handle(&mut self, core: &Rc<Core>, service: &S, input: &mut [u8]) -> Turn {
         let mut inflater = core.inflater.borrow_mut();
         let bytes_max = self.decoder.message_bytes_max();
         let (mut at, mut grown_bytes) = (0, 0);
-        let limits = core.limits();
+        let (limits, rates) = (core.limits(), rates(core, self.role));
         for _ in 0..limits.frames.turn_frames_max {
             let (used, message) = match self.decoder.feed(&mut input[at..]) {
                 Ok(fed) => fed,
-                Err(error) => return self.broken(error.close_code(), "the frame breaks the protocol"),
+                Err(error) => return broken(core, error.close_code(), "the frame breaks the protocol"),
             };
             at += used;
             let Some(message) = message else { return Turn::Idle };
-            self.core.counters().inc(Count::FramesIn);
+            core.counters().inc(Count::FramesIn);
             let (message, grown) = match message {
                 Message::Deflated(deflated) => match inflater.open(deflated, bytes_max) {
                     Ok(message) => {
-                        self.core.counters().inc(Count::Inflations);
+                        core.counters().inc(Count::Inflations);
                         (message, message.data_bytes().saturating_sub(deflated.data.len()))
                     }
-                    Err(error) => return self.broken(error.close_code(), error.reason()),
+                    Err(error) => return broken(core, error.close_code(), error.reason()),
                 },
                 message => (message, 0),
             };
@@ -206,69 +237,137 @@ impl<S: Service> Reader<S> {
                 Message::Text(_) | Message::Binary(_) => Sent::Message { grown },
                 _ => Sent::Control,
             };
-            let pace = self.throttle.sent(sent, clock::now());
+            let pace = self.throttle.sent(sent, &rates, core.moment());
             if pace == Pace::TooFast {
-                return Turn::Close(self.too_fast());
+                return Turn::Close(too_fast(core));
             }
             let handled = match message {
                 Message::Ping(payload) => {
                     let pong: Frame = frame::encode(OpCode::Pong, payload).into();
-                    self.core.with_hub(|hub| hub.send_first(self.id, pong));
+                    core.with_hub(|hub| hub.send_first(self.id, pong));
                     Ok(())
                 }
                 Message::Pong(_) => Ok(()),
                 Message::Close(close) => return Turn::Closed(close.map(|(code, _)| code)),
-                message => self.service.message(&self.core, &mut self.peer, self.id, message),
+                message => service.message(core, &mut self.peer, self.id, message),
             };
             if let Err(hangup) = handled {
                 return Turn::Close(hangup);
             }
             if let Pace::Wait(wait) = pace {
-                self.rest = input[at..].to_vec();
-                return Turn::Wait(wait);
+                return Turn::Wait(wait, input[at..].to_vec());
             }
             grown_bytes += grown;
             if grown_bytes >= limits.frames.turn_bytes_max {
                 break;
             }
         }
-        self.rest = input[at..].to_vec();
-        Turn::More
+        Turn::More(input[at..].to_vec())
     }
 
-    fn broken(&self, code: u16, reason: &'static str) -> Turn {
-        self.core.counters().inc(Count::ClosedProtocol);
-        Turn::Close(Hangup { code, reason })
+    fn close(&self, core: &Core, hangup: Hangup) {
+        core.with_hub(|hub| hub.begin_close(self.id, hangup.code, hangup.reason, false));
     }
 
-    fn too_fast(&self) -> Hangup {
-        self.core.counters().inc(Count::ClosedRate);
-        Hangup { code: close_code::POLICY, reason: "too many messages; slow down" }
+    fn panicked(&self, core: &Core) {
+        core.counters().inc(Count::Panics);
+        tracing::error!(session = ?self.id, "a connection ended by a panic");
+        self.close(core, Hangup { code: close_code::INTERNAL, reason: "internal error" });
     }
 
-    fn close(&self, hangup: Hangup) {
-        self.core.with_hub(|hub| hub.begin_close(self.id, hangup.code, hangup.reason, false));
+    fn is_closing(&self, core: &Core) -> bool {
+        core.with_hub(|hub| hub.session(self.id).is_none_or(|session| session.phase() != Phase::Open))
     }
 
-    fn is_closing(&self) -> bool {
-        self.core.with_hub(|hub| hub.session(self.id).is_none_or(|session| session.phase() != Phase::Open))
+    /// Takes the session out of the hub, and the connection out of its entry.
+    fn end(self, connections: &Connections<S>, key: usize) {
+        let Self { socket, id, permit, peer, .. } = self;
+        let Connections { core, service, .. } = connections;
+        // The session's id must still find it: the service tells others of it before it is gone.
+        if std::panic::catch_unwind(AssertUnwindSafe(|| service.closed(core, peer, id))).is_err() {
+            core.counters().inc(Count::Panics);
+            core.with_hub(|hub| hub.close(id));
+        }
+        core.detach(id);
+        socket.shut();
+        connections.leave(key);
+        drop(permit);
+    }
+}
+
+/// An entry in the hands of a task.
+struct Run<'a, S: Service> {
+    connections: &'a Rc<Connections<S>>,
+    key: usize,
+    reader: &'a mut Reader<S>,
+}
+
+impl<S: Service> Run<'_, S> {
+    /// Goes on until the entry is idle or over; whether it is over.
+    async fn run(&mut self, unfinished: Unfinished) -> bool {
+        let Connections { core, service, .. } = &**self.connections;
+        let stays = self.reader.stays_in_task();
+        let Unfinished { mut turn, service: mut after } = unfinished;
+        loop {
+            if let Some(after) = after.take() {
+                after.await;
+            }
+            let (is_idle, mut rest) = (matches!(turn, Turn::Idle), Vec::new());
+            match turn {
+                Turn::Idle if !stays && !self.connections.has_news(self.key) && !self.reader.is_closing(core) => {
+                    return false;
+                }
+                Turn::Idle => {}
+                Turn::More(left) => {
+                    core.pass().await;
+                    rest = left;
+                }
+                Turn::Wait(wait, left) => {
+                    monoio::time::sleep(wait).await;
+                    rest = left;
+                }
+                Turn::Close(hangup) => self.reader.close(core, hangup),
+                Turn::Closed(code) => {
+                    self.reader.close(core, Hangup { code: code.unwrap_or(close_code::NORMAL), reason: "" });
+                }
+                Turn::Panicked => self.reader.panicked(core),
+                Turn::End => return true,
+            }
+            if self.reader.is_closing(core) {
+                drop(rest);
+                self.linger().await;
+                return true;
+            }
+            if is_idle {
+                self.connections.news(self.key).await;
+            }
+            turn = self.reader.turn(core, service, rest);
+            after = service.turn_ended(core, &mut self.reader.peer, self.reader.id);
+        }
     }
 
     /// Reads and throws away until the peer's end, so that the close frame is not lost to a reset. The hub's deadline
     /// shuts the socket of a peer that does not end.
     async fn linger(&mut self) {
-        self.rest = Vec::new();
+        let Connections { core, .. } = &**self.connections;
         loop {
-            if self.socket.readable().await.is_err() {
-                return;
-            }
-            let received = self.socket.receive(&mut self.core.receive.borrow_mut());
+            let received = self.reader.socket.receive(&mut core.receive.borrow_mut());
             match received {
                 Ok(0) => return,
-                Ok(_) => self.core.pass().await,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) => core.pass().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.connections.news(self.key).await,
                 Err(_) => return,
             }
         }
     }
+}
+
+fn broken(core: &Core, code: u16, reason: &'static str) -> Turn {
+    core.counters().inc(Count::ClosedProtocol);
+    Turn::Close(Hangup { code, reason })
+}
+
+fn too_fast(core: &Core) -> Hangup {
+    core.counters().inc(Count::ClosedRate);
+    Hangup { code: close_code::POLICY, reason: "too many messages; slow down" }
 }

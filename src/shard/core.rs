@@ -21,7 +21,7 @@ use crate::{
     protocol::deflate::Inflater,
 };
 
-use super::{socket::Socket, turn::Turn};
+use super::{rate::Moment, socket::Socket, turn::Turn};
 
 /// Frames that one write carries at most (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
@@ -127,6 +127,11 @@ impl Core {
         Decis::try_from(self.now_ms() / 100).unwrap_or(Decis::MAX)
     }
 
+    /// Milliseconds since the core's begin, for what connections send.
+    pub(super) fn moment(&self) -> Moment {
+        self.now_ms() as Moment
+    }
+
     fn now_ms(&self) -> Millis {
         self.elapsed_us() / 1000
     }
@@ -227,9 +232,11 @@ impl Core {
         })
     }
 
-    /// Waits until the walk has visited every socket that has something to be written.
+    /// Waits until the walk has visited every socket that has something to be written now. What comes meanwhile is not waited
+    /// for: while thousands connect something always does.
     pub async fn walked(&self) {
-        while self.with_hub(|hub| hub.has_dirty()) {
+        let mark = self.with_hub(|hub| hub.walk_mark());
+        while !self.with_hub(|hub| hub.is_walked(mark)) {
             self.pass().await;
         }
     }
@@ -273,12 +280,10 @@ impl Core {
     async fn drain(self: Rc<Self>, id: SessionId, socket: Rc<Socket>) {
         let patient = self.with_hub(|hub| hub.may_take_its_time(id));
         if patient {
-            socket.set_patient(true);
+            socket.set_patient(true, &self.limits().writing);
         }
         let visit = loop {
-            if socket.writable().await.is_err() {
-                break Visit::Broken;
-            }
+            socket.writable().await;
             match self.with_hub(|hub| visit(hub, id, &socket)) {
                 Visit::Blocked => {}
                 Visit::More => self.pass().await,
@@ -287,7 +292,7 @@ impl Core {
         };
         socket.set_blocked(false);
         if patient {
-            socket.set_patient(false);
+            socket.set_patient(false, &self.limits().writing);
         }
         match visit {
             Visit::Broken => socket.shut(),

@@ -6,11 +6,13 @@
 mod accept;
 mod admission;
 mod connection;
+mod connections;
 mod core;
 mod driver;
 mod gateway;
 mod opening;
 mod rate;
+mod readiness;
 mod service;
 mod socket;
 mod timers;

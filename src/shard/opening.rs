@@ -4,13 +4,15 @@
 //! refused gets one write and is not read from again.
 
 use std::{
-    io::IoSlice,
+    io::{ErrorKind, IoSlice},
     net::IpAddr,
+    panic::AssertUnwindSafe,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use monoio::net::TcpStream;
 
 use crate::{
@@ -23,11 +25,9 @@ use crate::{
 };
 
 use super::{
-    admission::Permit,
-    connection,
-    core::Core,
+    connection::{self, Reader},
+    connections::{Accepted, Connections},
     service::{Admitted, Plain, Service, Verdict},
-    socket::Socket,
 };
 
 /// Another server that shares the listener: gets what is no WebSocket, with the bytes read so far.
@@ -37,93 +37,164 @@ pub type Fallback = Rc<dyn Fn(TcpStream, IpAddr, BytesMut)>;
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
 /// With every 503.
 const RETRY_SOON: (&str, &str) = ("Retry-After", "1");
-/// Bytes received at a time while the head is incomplete.
-const HEAD_CHUNK_BYTES: usize = 2048;
-
-/// An accepted connection.
-pub(super) struct Opening<S: Service> {
-    pub core: Rc<Core>,
-    pub service: Rc<S>,
-    pub socket: Socket,
-    /// The connection's place, and its address' unless a trusted proxy will name that.
-    pub permits: (Permit, Option<Permit>),
-    pub fallback: Option<Fallback>,
-}
 
 /// What the head turned out to be.
 enum Head {
     Upgrade(Box<Upgrade>, Vec<u8>),
     Answer(Vec<u8>, Count),
-    NotOurs(Vec<u8>),
+    NotOurs,
     Gone,
 }
 
+/// An accepted connection whose peer has sent something.
+struct Opening<S: Service> {
+    connections: Rc<Connections<S>>,
+    key: usize,
+    accepted: Box<Accepted>,
+    /// What came while the head is not whole.
+    head: Vec<u8>,
+    reader: HeadReader,
+    /// The socket had no more when it was last asked.
+    is_drained: bool,
+}
+
+/// What is left to wait for.
+enum Left {
+    /// The rest of the head.
+    Head,
+    /// That the peer reads the answer, behind which the connection is closed.
+    Farewell,
+}
+
+/// Takes a connection as far as what its peer has sent goes. Mostly that is the whole head, and then to its session.
+pub(super) fn begin<S: Service>(connections: &Rc<Connections<S>>, key: usize, accepted: Box<Accepted>) {
+    let connections = connections.clone();
+    let guarded = connections.clone();
+    let opening = Opening::new(connections, key, accepted);
+    let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        if let Some((opening, left)) = opening.step() {
+            spawn(opening, left);
+        }
+    }));
+    if begun.is_err() {
+        panicked(&guarded, key);
+    }
+}
+
+/// Turns away a connection whose deadline has passed without a byte.
+pub(super) fn time_out<S: Service>(connections: Rc<Connections<S>>, key: usize, accepted: Box<Accepted>) {
+    let opening = Opening::new(connections, key, accepted);
+    if let Some((opening, left)) = opening.conclude(timed_out()) {
+        spawn(opening, left);
+    }
+}
+
+fn spawn<S: Service>(opening: Opening<S>, left: Left) {
+    let (connections, key) = (opening.connections.clone(), opening.key);
+    monoio::spawn(async move {
+        if AssertUnwindSafe(opening.go_on(left)).catch_unwind().await.is_err() {
+            panicked(&connections, key);
+        }
+    });
+}
+
+fn panicked<S: Service>(connections: &Connections<S>, key: usize) {
+    connections.core.counters().inc(Count::Panics);
+    tracing::error!("a handshake ended by a panic");
+    connections.leave(key);
+}
+
 impl<S: Service> Opening<S> {
-    /// Takes the connection to its session, which goes on in a task of its own: this one's memory is given back.
-    pub async fn run(self) {
-        let deadline = clock::now() + self.core.limits().opening.handshake_timeout;
-        match self.read_head(deadline).await {
-            Head::Upgrade(upgrade, rest) => self.judge(&upgrade, rest).await,
-            Head::Answer(answer, count) => {
-                self.core.counters().inc(count);
-                self.refuse(&answer).await;
-            }
-            Head::NotOurs(bytes) => {
-                if let Some(fallback) = &self.fallback {
-                    let address = self.socket.address();
-                    fallback(self.socket.into_stream(), address, BytesMut::from(&bytes[..]));
-                }
-            }
-            Head::Gone => {}
+    fn new(connections: Rc<Connections<S>>, key: usize, accepted: Box<Accepted>) -> Self {
+        Self { connections, key, accepted, head: Vec::new(), reader: HeadReader::default(), is_drained: false }
+    }
+
+    async fn go_on(self, left: Left) {
+        let (mut opening, mut left) = (self, left);
+        while matches!(left, Left::Head) {
+            let remaining = opening.accepted.deadline.saturating_duration_since(clock::now());
+            let told = monoio::time::timeout(remaining, opening.connections.news(opening.key)).await;
+            let next = if told.is_ok() { opening.step() } else { opening.conclude(timed_out()) };
+            let Some(next) = next else { return };
+            (opening, left) = next;
+        }
+        let _ = monoio::time::timeout(REFUSED_LINGER, opening.connections.news(opening.key)).await;
+        opening.connections.leave(opening.key);
+    }
+
+    /// Receives what is there, and goes as far as that goes; what is left to do, if anything.
+    fn step(mut self) -> Option<(Self, Left)> {
+        match self.read_head() {
+            None => Some((self, Left::Head)),
+            Some(head) => self.conclude(head),
         }
     }
 
-    async fn read_head(&self, deadline: Instant) -> Head {
-        let limits = handshake_limits(&self.core);
-        let (mut head, mut reader) = (Vec::new(), HeadReader::default());
+    fn conclude(mut self, head: Head) -> Option<(Self, Left)> {
+        match head {
+            Head::Upgrade(upgrade, rest) => return self.judge(&upgrade, rest),
+            Head::Answer(answer, count) => {
+                self.connections.core.counters().inc(count);
+                self.refuse(&answer);
+                return Some((self, Left::Farewell));
+            }
+            Head::NotOurs => {
+                let Self { connections, key, accepted, head, .. } = self;
+                connections.hand_over(key, &accepted.socket);
+                if let (Some(fallback), Ok(stream)) = (&connections.fallback, accepted.socket.into_stream()) {
+                    fallback(stream, accepted.address, BytesMut::from(&head[..]));
+                }
+            }
+            Head::Gone => self.connections.leave(self.key),
+        }
+        None
+    }
+
+    /// The head, once it is whole; nothing while it is not.
+    fn read_head(&mut self) -> Option<Head> {
+        let Connections { core, fallback, .. } = &*self.connections;
+        let limits = (&core.limits().opening).into();
         loop {
-            let left = deadline.saturating_duration_since(clock::now());
-            match monoio::time::timeout(left, self.socket.readable()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Head::Gone,
-                Err(_) => return timed_out(),
-            }
-            let begin = head.len();
-            head.resize(begin + HEAD_CHUNK_BYTES, 0);
-            let received = match self.socket.receive(&mut head[begin..]) {
-                Ok(0) => return Head::Gone,
+            let mut buffer = core.receive.borrow_mut();
+            // More than the largest head is not looked at before that is judged.
+            let bytes_max = buffer.len().min(core.limits().opening.head_bytes_max);
+            let received = match self.accepted.socket.receive(&mut buffer[..bytes_max]) {
+                Ok(0) => return Some(Head::Gone),
                 Ok(received) => received,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-                Err(_) => return Head::Gone,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(_) => return Some(Head::Gone),
             };
-            head.truncate(begin + received);
-            if self.fallback.is_some() && self.is_not_ours(&head) {
-                return Head::NotOurs(head);
+            self.is_drained = received < bytes_max;
+            self.head.extend_from_slice(&buffer[..received]);
+            if fallback.is_some() && self.is_not_ours() {
+                return Some(Head::NotOurs);
             }
-            match reader.read(&head, &limits) {
+            match self.reader.read(&self.head, &limits) {
                 Ok(None) => {}
                 Ok(Some((Parsed::Upgrade(upgrade), used))) => {
-                    return Head::Upgrade(upgrade, head.split_off(used));
+                    return Some(Head::Upgrade(upgrade, self.head.split_off(used)));
                 }
-                Ok(Some((Parsed::Plain(request), _))) => return self.plain(&request.path),
-                Err(error) => return malformed(error),
+                Ok(Some((Parsed::Plain(request), _))) => return Some(self.plain(&request.path)),
+                Err(error) => return Some(malformed(error)),
             }
         }
     }
 
     /// Whether the request line is there and asks for something else than our endpoints.
-    fn is_not_ours(&self, head: &[u8]) -> bool {
+    fn is_not_ours(&self) -> bool {
+        let head = &self.head;
         let Some(end) = memchr::memchr(b'\n', head) else { return head.len() > 4 && !head.starts_with(b"GET ") };
         let target = head[..end].strip_prefix(b"GET ").and_then(|line| line.split(|byte| *byte == b' ').next());
         let path = target.and_then(|target| target.split(|byte| *byte == b'?').next()).unwrap_or_default();
-        std::str::from_utf8(path).map_or(true, |path| !self.service.is_endpoint(path))
+        std::str::from_utf8(path).map_or(true, |path| !self.connections.service.is_endpoint(path))
     }
 
     fn plain(&self, path: &str) -> Head {
-        if let Some(Plain { status, headers, body }) = self.service.plain(&self.core, path) {
+        let Connections { core, service, .. } = &*self.connections;
+        if let Some(Plain { status, headers, body }) = service.plain(core, path) {
             return Head::Answer(handshake::error_response(status, headers, &body), Count::HandshakesPlain);
         }
-        let (status, err, message) = if self.service.is_endpoint(path) {
+        let (status, err, message) = if service.is_endpoint(path) {
             (426, "upgrade_required", "this path speaks WebSocket; send an upgrade")
         } else {
             (404, "not_found", "no such path; connect to /ws/connect")
@@ -132,35 +203,43 @@ impl<S: Service> Opening<S> {
         Head::Answer(handshake::error_response(status, upgrade, &error_json(err, message)), Count::HandshakesMalformed)
     }
 
-    async fn judge(self, upgrade: &Upgrade, rest: Vec<u8>) {
-        let verdict = if self.service.is_endpoint(&upgrade.path) {
-            self.service.judge(&self.core, upgrade, self.socket.address())
+    fn judge(mut self, upgrade: &Upgrade, rest: Vec<u8>) -> Option<(Self, Left)> {
+        let Connections { core, service, .. } = &*self.connections;
+        let Accepted { address, permit, .. } = &mut *self.accepted;
+        let verdict = if service.is_endpoint(&upgrade.path) {
+            service.judge(core, upgrade, *address, permit)
         } else {
             Verdict::Refuse { status: 404, err: "not_found", message: "no such path; connect to /ws/connect" }
         };
-        match verdict {
-            Verdict::Admit(admitted) => self.admit(*admitted, upgrade, rest),
+        let (answer, count) = match verdict {
+            Verdict::Admit(admitted) => {
+                self.admit(*admitted, upgrade, rest);
+                return None;
+            }
             Verdict::Close { code, reason } => {
                 let mut answer = handshake::accept_response(&upgrade.key, None);
                 answer.extend_from_slice(&frame::close(code, reason));
-                self.core.counters().inc(Count::HandshakesDenied);
-                self.refuse(&answer).await;
+                (answer, Count::HandshakesDenied)
             }
             Verdict::Refuse { status, err, message } => {
-                self.core.counters().inc(Count::HandshakesDenied);
                 let later = if status == 503 { [RETRY_SOON].as_slice() } else { &[] };
-                self.refuse(&handshake::error_response(status, later, &error_json(err, message))).await;
+                (handshake::error_response(status, later, &error_json(err, message)), Count::HandshakesDenied)
             }
             Verdict::Redirect { location } => {
-                self.core.counters().inc(Count::HandshakesRedirected);
                 let body = r#"{"code":1,"msg":"connect to the Location"}"#;
-                self.refuse(&handshake::error_response(307, &[("Location", &location)], body)).await;
+                let answer = handshake::error_response(307, &[("Location", &location)], body);
+                (answer, Count::HandshakesRedirected)
             }
-        }
+        };
+        core.counters().inc(count);
+        self.refuse(&answer);
+        Some((self, Left::Farewell))
     }
 
     fn admit(self, admitted: Admitted<S::Peer>, upgrade: &Upgrade, rest: Vec<u8>) {
-        let Self { core, service, socket, permits, .. } = self;
+        let Self { connections, key, accepted, is_drained, .. } = self;
+        let Accepted { socket, permit, .. } = *accepted;
+        let Connections { core, service, .. } = &*connections;
         let Admitted { mut session, mut peer } = admitted;
         let offers = upgrade.extensions.as_deref().filter(|_| core.limits().compression.deflate);
         let agreement = offers.and_then(deflate::negotiate);
@@ -171,29 +250,17 @@ impl<S: Service> Opening<S> {
         core.attach(id, socket.clone());
         core.counters().inc(Count::HandshakesAccepted);
         core.with_hub(|hub| hub.send_first(id, answer.into()));
-        service.opened(&core, &mut peer, id);
-        monoio::spawn(async move {
-            connection::serve(core, service, socket, id, peer, rest).await;
-            drop(permits);
-        });
+        service.opened(core, &mut peer, id);
+        let reader = Reader::new(core, service, socket, id, permit, peer);
+        connection::serve(&connections, key, reader, rest, is_drained);
     }
 
-    /// One write, FIN, and a moment for the peer to read it.
-    async fn refuse(&self, answer: &[u8]) {
+    /// One write and FIN.
+    fn refuse(&mut self, answer: &[u8]) {
+        let socket = &self.accepted.socket;
         // A fresh socket's buffer takes this whole; if not, the peer is gone.
-        let _ = self.socket.send(&[IoSlice::new(answer)]);
-        self.socket.end_write();
-        let _ = monoio::time::timeout(REFUSED_LINGER, self.socket.readable()).await;
-    }
-}
-
-fn handshake_limits(core: &Core) -> handshake::HandshakeLimits {
-    let limits = core.limits();
-    let opening = &limits.opening;
-    handshake::HandshakeLimits {
-        head_bytes_max: opening.head_bytes_max,
-        headers_max: opening.headers_max,
-        target_bytes_max: opening.target_bytes_max,
+        let _ = socket.send(&[IoSlice::new(answer)]);
+        socket.end_write();
     }
 }
 

@@ -37,11 +37,6 @@ impl Bucket {
         }
         Duration::from_secs_f32(-self.tokens / self.per_second)
     }
-
-    /// Whether at least half of the burst is there. Without a rate nobody is ever in debt.
-    fn is_relaxed(&self) -> bool {
-        self.per_second <= 0.0 || self.tokens * 2.0 >= self.burst
-    }
 }
 
 /// What a connection is held to.
@@ -59,15 +54,21 @@ pub struct Rates {
     pub pause_max: Duration,
 }
 
-/// One connection's account.
+/// One connection's account. The rates are not in it: all connections of a kind have the same.
 #[derive(Debug)]
 pub struct Throttle {
-    messages: Bucket,
-    control: Bucket,
-    bytes: Bucket,
-    pause_max: Duration,
-    held_back: Duration,
+    messages: f32,
+    control: f32,
+    bytes: f32,
+    held_back_s: f32,
+    filled_at: Moment,
 }
+
+/// Milliseconds on the core's clock; they wrap after 49 days, and then somebody is given a burst too early.
+pub type Moment = u32;
+
+// An idle connection pays for this.
+const _: () = assert!(size_of::<Throttle>() <= 20);
 
 /// What to do with a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,54 +95,85 @@ pub enum Sent {
 
 impl Throttle {
     /// A fresh account.
-    pub fn new(rates: Rates, now: Instant) -> Self {
-        Self {
-            messages: Bucket::new(rates.messages_per_second, rates.messages_burst, now),
-            control: Bucket::new(rates.control_per_second, rates.control_per_second, now),
-            bytes: Bucket::new(rates.bytes_per_second, rates.bytes_per_second, now),
-            pause_max: rates.pause_max,
-            held_back: Duration::ZERO,
-        }
-    }
-
-    /// Holds the connection to other rates from now on.
-    pub fn set_rates(&mut self, rates: Rates) {
-        self.messages.set_rate(rates.messages_per_second, rates.messages_burst);
-        self.control.set_rate(rates.control_per_second, rates.control_per_second);
-        self.bytes.set_rate(rates.bytes_per_second, rates.bytes_per_second);
-        self.pause_max = rates.pause_max;
+    pub fn new(rates: &Rates, now: Moment) -> Self {
+        let [messages, control, bytes] = rates.bursts();
+        Self { messages, control, bytes, held_back_s: 0.0, filled_at: now }
     }
 
     /// Books received bytes.
-    pub fn received(&mut self, bytes: usize, now: Instant) -> Pace {
-        let wait = self.bytes.take(narrow(bytes), now);
-        self.pace(wait)
+    pub fn received(&mut self, bytes: usize, rates: &Rates, now: Moment) -> Pace {
+        self.fill(rates, now);
+        self.bytes -= bytes as f32;
+        let wait_s = owed_s(self.bytes, rates.bytes_per_second);
+        self.pace(wait_s, rates)
     }
 
     /// Books a message or a control frame.
-    pub fn sent(&mut self, sent: Sent, now: Instant) -> Pace {
-        let wait = match sent {
-            Sent::Message { grown: 0 } => self.messages.take(1, now),
-            Sent::Message { grown } => self.messages.take(1, now).max(self.bytes.take(narrow(grown), now)),
-            Sent::Control => self.control.take(1, now),
+    pub fn sent(&mut self, sent: Sent, rates: &Rates, now: Moment) -> Pace {
+        self.fill(rates, now);
+        let wait_s = match sent {
+            Sent::Message { grown } => {
+                self.messages -= 1.0;
+                let of_messages = owed_s(self.messages, rates.messages_per_second);
+                // What came uncompressed has been paid for as it was received.
+                if grown == 0 {
+                    of_messages
+                } else {
+                    self.bytes -= grown as f32;
+                    of_messages.max(owed_s(self.bytes, rates.bytes_per_second))
+                }
+            }
+            Sent::Control => {
+                self.control -= 1.0;
+                owed_s(self.control, rates.control_per_second)
+            }
         };
-        self.pace(wait)
+        self.pace(wait_s, rates)
     }
 
-    fn pace(&mut self, wait: Duration) -> Pace {
-        if wait.is_zero() {
-            if self.messages.is_relaxed() && self.control.is_relaxed() && self.bytes.is_relaxed() {
-                self.held_back = Duration::ZERO;
+    fn fill(&mut self, rates: &Rates, now: Moment) {
+        let elapsed_s = now.wrapping_sub(self.filled_at) as f32 / 1000.0;
+        self.filled_at = now;
+        let [messages, control, bytes] = rates.bursts();
+        self.messages = (self.messages + elapsed_s * rates.messages_per_second as f32).min(messages);
+        self.control = (self.control + elapsed_s * rates.control_per_second as f32).min(control);
+        self.bytes = (self.bytes + elapsed_s * rates.bytes_per_second as f32).min(bytes);
+    }
+
+    fn pace(&mut self, wait_s: f32, rates: &Rates) -> Pace {
+        if wait_s <= 0.0 {
+            if self.is_relaxed(rates) {
+                self.held_back_s = 0.0;
             }
             return Pace::Go;
         }
-        self.held_back += wait;
-        if self.held_back > self.pause_max { Pace::TooFast } else { Pace::Wait(wait) }
+        self.held_back_s += wait_s;
+        if self.held_back_s > rates.pause_max.as_secs_f32() {
+            Pace::TooFast
+        } else {
+            Pace::Wait(Duration::from_secs_f32(wait_s))
+        }
+    }
+
+    /// Whether at least half of every burst is there. Without a rate nobody is ever in debt.
+    fn is_relaxed(&self, rates: &Rates) -> bool {
+        let per_second = [rates.messages_per_second, rates.control_per_second, rates.bytes_per_second];
+        let tokens = [self.messages, self.control, self.bytes];
+        let mut kinds = per_second.into_iter().zip(tokens).zip(rates.bursts());
+        kinds.all(|((per_second, tokens), burst)| per_second == 0 || tokens * 2.0 >= burst)
     }
 }
 
-fn narrow(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+impl Rates {
+    /// What may come at once: messages, control frames, bytes.
+    fn bursts(&self) -> [f32; 3] {
+        [self.messages_burst, self.control_per_second, self.bytes_per_second].map(|burst| burst.max(1) as f32)
+    }
+}
+
+/// How many seconds a debt of tokens takes to be paid.
+fn owed_s(tokens: f32, per_second: u32) -> f32 {
+    if tokens >= 0.0 || per_second == 0 { 0.0 } else { -tokens / per_second as f32 }
 }
 
 #[cfg(test)]
@@ -150,30 +182,30 @@ mod tests {
 
     const MESSAGE: Sent = Sent::Message { grown: 0 };
 
-    fn throttle(now: Instant) -> Throttle {
-        let pause_max = Duration::from_secs(1);
-        let rates = Rates {
-            messages_per_second: 50,
-            messages_burst: 100,
-            control_per_second: 20,
-            bytes_per_second: 0,
-            pause_max,
-        };
-        Throttle::new(rates, now)
+    const RATES: Rates = Rates {
+        messages_per_second: 50,
+        messages_burst: 100,
+        control_per_second: 20,
+        bytes_per_second: 0,
+        pause_max: Duration::from_secs(1),
+    };
+
+    fn throttle(now: Moment) -> Throttle {
+        Throttle::new(&RATES, now)
     }
 
     #[test]
     fn a_burst_passes_then_the_rate_holds_and_a_flood_is_closed() {
-        let mut now = crate::clock::now();
+        let mut now = 1;
         let mut throttle = throttle(now);
         for _ in 0..100 {
-            assert_eq!(throttle.sent(MESSAGE, now), Pace::Go);
+            assert_eq!(throttle.sent(MESSAGE, &RATES, now), Pace::Go);
         }
         let mut passed = 0;
         loop {
-            match throttle.sent(MESSAGE, now) {
+            match throttle.sent(MESSAGE, &RATES, now) {
                 Pace::Go => {}
-                Pace::Wait(wait) => now += wait,
+                Pace::Wait(wait) => now += wait.as_millis() as Moment + 1,
                 Pace::TooFast => break,
             }
             passed += 1;
@@ -184,35 +216,35 @@ mod tests {
 
     #[test]
     fn a_sender_at_its_rate_is_never_held_back() {
-        let mut now = crate::clock::now();
+        let mut now = 1;
         let mut throttle = throttle(now);
         for _ in 0..10_000 {
-            assert_eq!(throttle.sent(MESSAGE, now), Pace::Go);
-            now += Duration::from_millis(20);
+            assert_eq!(throttle.sent(MESSAGE, &RATES, now), Pace::Go);
+            now += 20;
         }
     }
 
     #[test]
     fn who_becomes_slower_is_forgiven_where_bytes_have_no_bound() {
-        let mut now = crate::clock::now();
+        let mut now = 1;
         let mut throttle = throttle(now);
         for round in 0..20 {
             let mut held_back = Duration::ZERO;
             while held_back < Duration::from_millis(200) {
-                assert_eq!(throttle.received(1000, now), Pace::Go, "round {round}");
-                match throttle.sent(MESSAGE, now) {
+                assert_eq!(throttle.received(1000, &RATES, now), Pace::Go, "round {round}");
+                match throttle.sent(MESSAGE, &RATES, now) {
                     Pace::Go => {}
-                    Pace::Wait(wait) => (now, held_back) = (now + wait, held_back + wait),
+                    Pace::Wait(wait) => (now, held_back) = (now + wait.as_millis() as Moment + 1, held_back + wait),
                     Pace::TooFast => panic!("closed in round {round}"),
                 }
             }
-            now += Duration::from_secs(10);
+            now += 10_000;
         }
     }
 
     #[test]
     fn what_a_message_grows_by_is_paid_for_as_bytes() {
-        let now = crate::clock::now();
+        let now = 1;
         let rates = Rates {
             messages_per_second: 1000,
             messages_burst: 1000,
@@ -220,10 +252,10 @@ mod tests {
             bytes_per_second: 1000,
             pause_max: Duration::from_secs(60),
         };
-        let mut throttle = Throttle::new(rates, now);
-        assert_eq!(throttle.received(400, now), Pace::Go);
-        assert_eq!(throttle.sent(Sent::Message { grown: 600 }, now), Pace::Go);
-        assert_eq!(throttle.sent(Sent::Message { grown: 500 }, now), Pace::Wait(Duration::from_millis(500)));
-        assert_eq!(throttle.received(500, now), Pace::Wait(Duration::from_secs(1)));
+        let mut throttle = Throttle::new(&rates, now);
+        assert_eq!(throttle.received(400, &rates, now), Pace::Go);
+        assert_eq!(throttle.sent(Sent::Message { grown: 600 }, &rates, now), Pace::Go);
+        assert_eq!(throttle.sent(Sent::Message { grown: 500 }, &rates, now), Pace::Wait(Duration::from_millis(500)));
+        assert_eq!(throttle.received(500, &rates, now), Pace::Wait(Duration::from_secs(1)));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     protocol::{decoder::Message, handshake::Upgrade},
 };
 
-use super::core::Core;
+use super::{admission::Permit, core::Core};
 
 /// What becomes of a request for a connection.
 pub enum Verdict<Peer> {
@@ -74,8 +74,8 @@ pub trait Service: 'static {
     /// State of one connection.
     type Peer: 'static;
 
-    /// Judges a valid upgrade.
-    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<Self::Peer>;
+    /// Judges a valid upgrade; places that the connection takes besides the node's go into its `permit`.
+    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr, permit: &mut Permit) -> Verdict<Self::Peer>;
 
     /// Answers a plain GET on the WebSocket listener.
     fn plain(&self, core: &Core, path: &str) -> Option<Plain>;

@@ -33,8 +33,10 @@ impl Turn {
         Ok(Self { waiting, bell })
     }
 
-    /// Lets other tasks, input and output and timers run before it returns.
+    /// Lets other tasks, input and output and timers run before it returns, and other threads of the node that share the
+    /// core's CPU: under a real-time policy they do not get it otherwise while the core has work.
     pub async fn pass(&self) {
+        std::thread::yield_now();
         let mut passed = false;
         std::future::poll_fn(|context| {
             if std::mem::replace(&mut passed, true) {

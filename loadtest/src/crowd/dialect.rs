@@ -98,14 +98,15 @@ impl Dialect {
         }
     }
 
-    /// What a text means at this step of the opening.
-    pub fn opening(&self, step: u8, who: Who, tag: &str, text: &[u8]) -> Opened {
+    /// What a text means at this step of the opening of one who asks for `tags`.
+    pub fn opening(&self, step: u8, who: Who, tags: &[String], text: &[u8]) -> Opened {
         let has = |piece: &str| contains(text, piece.as_bytes());
         match step {
             _ if has(r#""code":0"#) => Opened::Refused,
             0 if has(r#""type":"connect""#) => match who {
-                Who::Subscriber { .. } => {
-                    let command = format!(r#"{{"type":"subscribe","ack_id":"s","tags":["{tag}"]}}"#);
+                Who::Subscriber { .. } if !tags.is_empty() => {
+                    let tags = tags.join("\",\"");
+                    let command = format!(r#"{{"type":"subscribe","ack_id":"s","tags":["{tags}"]}}"#);
                     Opened::Next(Some(command), Stage::Opening(1))
                 }
                 _ => Opened::Next(None, Stage::Live),
@@ -209,17 +210,19 @@ mod tests {
     #[test]
     fn a_subscriber_of_ours_waits_for_greeting_and_grant() {
         let greeting = br#"{"type":"connect","ack_id":"","code":1,"msg":"","payload":{}}"#;
-        let Opened::Next(Some(command), Stage::Opening(1)) = ours().opening(0, SUBSCRIBER, "a.b", greeting) else {
+        let tags = ["a.b".to_owned(), "c".to_owned()];
+        let Opened::Next(Some(command), Stage::Opening(1)) = ours().opening(0, SUBSCRIBER, &tags, greeting) else {
             panic!("no subscription")
         };
-        assert_eq!(command, r#"{"type":"subscribe","ack_id":"s","tags":["a.b"]}"#);
+        assert_eq!(command, r#"{"type":"subscribe","ack_id":"s","tags":["a.b","c"]}"#);
         let publication = br#"{"tag":"a.b","id":"1","prev":"","payload":{"n":1,"t":2}}"#;
-        assert_eq!(ours().opening(1, SUBSCRIBER, "a.b", publication), Opened::Early);
+        assert_eq!(ours().opening(1, SUBSCRIBER, &tags, publication), Opened::Early);
         let granted = br#"{"ack_id":"s","code":1,"msg":"success","payload":{"granted":["a.b"],"denied":[]}}"#;
-        assert_eq!(ours().opening(1, SUBSCRIBER, "a.b", granted), Opened::Next(None, Stage::Live));
+        assert_eq!(ours().opening(1, SUBSCRIBER, &tags, granted), Opened::Next(None, Stage::Live));
         let denied = br#"{"ack_id":"s","code":0,"msg":"no tag was granted"}"#;
-        assert_eq!(ours().opening(1, SUBSCRIBER, "a.b", denied), Opened::Refused);
-        assert_eq!(ours().opening(0, Who::Backend, "", greeting), Opened::Next(None, Stage::Live));
+        assert_eq!(ours().opening(1, SUBSCRIBER, &tags, denied), Opened::Refused);
+        assert_eq!(ours().opening(0, Who::Backend, &[], greeting), Opened::Next(None, Stage::Live));
+        assert_eq!(ours().opening(0, SUBSCRIBER, &[], greeting), Opened::Next(None, Stage::Live));
     }
 
     #[test]

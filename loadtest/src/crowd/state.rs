@@ -33,6 +33,8 @@ pub struct Facts {
 pub struct GroupState {
     /// Its tag.
     pub tag: String,
+    /// What its subscribers ask for: it, and others that nobody publishes.
+    asked: Vec<String>,
     /// Who has what.
     tally: Tally,
     /// Publications that were sent.
@@ -59,7 +61,15 @@ impl GroupState {
     }
 
     fn with(tag: String, tally: Tally) -> Self {
-        Self { tag, tally, sent: 0, complete_elsewhere: None, accepted: 0, first_text_bytes: None, hint: 0 }
+        let asked = vec![tag.clone()];
+        Self { tag, asked, tally, sent: 0, complete_elsewhere: None, accepted: 0, first_text_bytes: None, hint: 0 }
+    }
+
+    /// The same, each subscriber asking for so many tags.
+    pub fn asking(self, tags_each: usize) -> Self {
+        let name = |at: usize| if at == 0 { self.tag.clone() } else { format!("{}.{at}", self.tag) };
+        let asked = (0..tags_each).map(name).collect();
+        Self { asked, ..self }
     }
 
     /// Publications that all subscribers of this process have; nothing if it has none.
@@ -160,7 +170,7 @@ impl State {
         now_us: u64,
     ) -> Result<Option<String>, Ending> {
         if let Stage::Opening(step) = conn.stage {
-            match self.dialect.opening(step, facts.who, self.tag(facts.who), text) {
+            match self.dialect.opening(step, facts.who, self.asked(facts.who), text) {
                 Opened::Next(reply, stage) => {
                     conn.stage = stage;
                     return Ok(reply);
@@ -205,6 +215,13 @@ impl State {
         match who {
             Who::Subscriber { group, .. } | Who::Publisher { group } => &self.groups[group].tag,
             Who::Requester | Who::Backend => "",
+        }
+    }
+
+    fn asked(&self, who: Who) -> &[String] {
+        match who {
+            Who::Subscriber { group, .. } => &self.groups[group].asked,
+            _ => &[],
         }
     }
 

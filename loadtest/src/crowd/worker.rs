@@ -42,8 +42,8 @@ pub struct Job {
     pub run: String,
     /// How to speak.
     pub dialect: Dialect,
-    /// Tags, and how many subscribers of each.
-    pub groups: Vec<(String, usize)>,
+    /// Tags, how many subscribers of each, and how many tags each of those asks for.
+    pub groups: Vec<(String, usize, usize)>,
     /// Most connections that are being opened at a time.
     pub at_once: usize,
     /// Connections a second; 0: as fast as that allows.
@@ -117,14 +117,16 @@ const NOTHING_TOLD: (usize, usize, Vec<Option<u64>>) = (usize::MAX, usize::MAX, 
 impl Worker {
     fn new(job: Job) -> Result<Self> {
         let Job { server, sources, run, dialect, groups, at_once, rate } = job;
-        let all: usize = groups.iter().map(|(_, subscribers)| subscribers).sum();
+        let all: usize = groups.iter().map(|(_, subscribers, _)| subscribers).sum();
         machine::allow_files(all as u64 + 50)?;
-        let states = groups.iter().map(|(tag, subscribers)| GroupState::following(tag.clone(), *subscribers));
+        let states = groups
+            .iter()
+            .map(|(tag, subscribers, asked)| GroupState::following(tag.clone(), *subscribers).asking(*asked));
         let state = State::new(dialect, states.collect());
         let mut crowd = Crowd::new(Place { server, publishing: None, sources, run }, state, at_once)?;
         let (began, mut number) = (monotonic_us(), 0.0);
         crowd.state.measure.begin(began, false);
-        for (group, (_, subscribers)) in groups.iter().enumerate() {
+        for (group, (_, subscribers, _)) in groups.iter().enumerate() {
             for _ in 0..*subscribers {
                 let due_us = if rate > 0.0 { began + (number * 1e6 / rate) as u64 } else { 0 };
                 number += 1.0;

@@ -105,10 +105,9 @@ impl<'a> Drive<'a> {
         let run = format!("load-{}-{number}", std::process::id());
         let tag = |name: &str| format!("{TAG_PREFIX}{run}.{name}");
         let processes = scenario.processes();
-        let groups = scenario
-            .groups
-            .iter()
-            .map(|group| GroupState::new(tag(&group.name), share(group.subscribers, 0, processes)));
+        let groups = scenario.groups.iter().map(|group| {
+            GroupState::new(tag(&group.name), share(group.subscribers, 0, processes)).asking(group.tags_each)
+        });
         let state = State::new(target.dialect.clone(), groups.collect());
         let sources = Place::sources(target.server, scenario.connections(), std::process::id().wrapping_add(number));
         let place = Place { server: target.server, publishing: None, sources, run };
@@ -412,7 +411,8 @@ fn jobs(scenario: &Scenario, target: &Running, place: &Place, state: &State) -> 
     let processes = scenario.processes();
     let groups = |number| {
         let all = scenario.groups.iter().zip(&state.groups);
-        all.map(move |(of, group)| (group.tag.clone(), share(of.subscribers, number, processes))).collect()
+        all.map(move |(of, group)| (group.tag.clone(), share(of.subscribers, number, processes), of.tags_each))
+            .collect()
     };
     let job = |number| Job {
         server: target.server,

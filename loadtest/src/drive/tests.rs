@@ -45,7 +45,7 @@ impl Drop for Server {
 }
 
 fn scenario(window: Option<usize>, rate: Option<f64>) -> Scenario {
-    let group = Group { name: "a".into(), subscribers: 5, frame_bytes: 200, window, rate };
+    let group = Group { name: "a".into(), subscribers: 5, tags_each: 1, frame_bytes: 200, window, rate };
     Scenario {
         name: "test".into(),
         about: String::new(),
@@ -120,7 +120,14 @@ fn who_comes_goes_and_asks_is_counted_and_the_steady_ones_miss_nothing() {
         requests: Some(Requests { users: 3, rate: 100.0, bytes: 100 }),
         ..scenario(None, Some(200.0))
     };
-    passing.groups.push(Group { name: "b".into(), subscribers: 0, frame_bytes: 200, window: None, rate: Some(50.0) });
+    passing.groups.push(Group {
+        name: "b".into(),
+        subscribers: 0,
+        tags_each: 1,
+        frame_bytes: 200,
+        window: None,
+        rate: Some(50.0),
+    });
     let outcome = server.run(&passing);
     assert!(outcome.ok, "{}", outcome.findings);
     let count = |name: &str| outcome.curves.iter().find(|curve| curve.name == name).expect(name).quantiles.count;

@@ -65,7 +65,8 @@ impl Gateway {
         id: SessionId,
         text: &str,
     ) -> Result<(), Hangup> {
-        let parsed = command::parse_backend(text, &peer.pid, &core.limits().frames);
+        let Some(pid) = core.with_hub(|hub| hub.pid(id).cloned()) else { return Ok(()) };
+        let parsed = command::parse_backend(text, &pid, &core.limits().frames);
         let ack_id = parsed.ack_id.as_deref();
         let command = match parsed.command {
             Ok(command) => command,
@@ -79,7 +80,7 @@ impl Gateway {
             BackendCommand::Heart => self.answer_heart(core, id, ack_id),
             BackendCommand::Submit(record) => {
                 let awaited = awaited(core, &record, ack_id);
-                let backend = peer.backend.get_or_insert_default();
+                let backend = peer.rare.get_or_insert_default().backend.get_or_insert_default();
                 backend.records.push(record);
                 backend.answers.push(awaited);
             }

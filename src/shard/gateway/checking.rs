@@ -34,7 +34,7 @@ impl Gateway {
     pub(super) fn check(
         &self,
         core: &Rc<Core>,
-        peer: &GatewayPeer,
+        peer: &mut GatewayPeer,
         id: SessionId,
         ack_id: Option<&str>,
         tags: Vec<Tag>,
@@ -46,12 +46,13 @@ impl Gateway {
         if tags.is_empty() {
             return send(core, id, |text| message::checked(text, ack_id, &[], &denied));
         }
-        let Some(waiting) = peer.checks.begin() else {
+        let Some(waiting) = peer.rare.get_or_insert_default().checks.begin() else {
             let msg = "too many crc messages wait for their answer; wait for it";
             return send(core, id, |text| message::failed(text, ack_id, "too_many_checks", msg));
         };
         let question = Question { id, ack_id: ack_id.map(Box::from), tags: tags.clone(), denied };
-        let (pid, answering) = (peer.pid.clone(), core.clone());
+        let Some(pid) = core.with_hub(|hub| hub.pid(id).cloned()) else { return };
+        let answering = core.clone();
         let then = move |reply| {
             drop(waiting);
             question.answer(&answering, reply);

@@ -21,11 +21,11 @@ use crate::{
 
 use super::{
     super::{
+        admission::Permit,
         core::Core,
         service::{Admitted, Verdict},
     },
-    Gateway, GatewayPeer,
-    checking::Checks,
+    Gateway, GatewayPeer, RarePeer,
 };
 
 /// How bad credentials are answered.
@@ -39,7 +39,13 @@ pub enum AuthReject {
 }
 
 impl Gateway {
-    pub(super) fn judge_upgrade(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<GatewayPeer> {
+    pub(super) fn judge_upgrade(
+        &self,
+        core: &Core,
+        upgrade: &Upgrade,
+        address: IpAddr,
+        permit: &mut Permit,
+    ) -> Verdict<GatewayPeer> {
         match self.health.state() {
             State::Ready | State::QueueUnavailable => {}
             state => {
@@ -60,14 +66,10 @@ impl Gateway {
             let message = "too many failed credentials from this address; wait a minute";
             return Verdict::Refuse { status: 429, err: "too_many_failures", message };
         }
-        let of_address =
-            match self.admission.is_trusted_proxy(peer).then(|| self.admission.address(address)).transpose() {
-                Ok(permit) => permit,
-                Err(_) => {
-                    let message = "too many connections from this address";
-                    return Verdict::Refuse { status: 429, err: "too_many_connections", message };
-                }
-            };
+        if self.admission.is_trusted_proxy(peer) && permit.take_address(address).is_err() {
+            let message = "too many connections from this address";
+            return Verdict::Refuse { status: 429, err: "too_many_connections", message };
+        }
         let Ok(params) = Params::parse(&upgrade.query) else {
             return Verdict::Refuse {
                 status: 400,
@@ -84,26 +86,16 @@ impl Gateway {
         if !self.origin_is_allowed(project, upgrade) {
             return Verdict::Refuse { status: 403, err: "origin", message: "the project does not allow this origin" };
         }
-        let user = match identity.role {
-            Role::Backend => None,
-            Role::User => match self.admission.user(&identity.pid, &identity.uid) {
-                Ok(permit) => Some(permit),
-                Err(_) => {
-                    return Verdict::Close { code: close_code::TOO_MANY, reason: "too many connections of this user" };
-                }
-            },
-        };
+        if identity.role == Role::User && permit.take_user(&identity.pid, &identity.uid).is_err() {
+            return Verdict::Close { code: close_code::TOO_MANY, reason: "too many connections of this user" };
+        }
         let tags = params.get("tags").unwrap_or_default();
-        let tags = tags.split(',').filter(|tag| !tag.is_empty()).map(Box::from).collect();
+        let tags: Vec<Box<str>> = tags.split(',').filter(|tag| !tag.is_empty()).map(Box::from).collect();
         let peer = GatewayPeer {
-            pid: identity.pid.clone(),
             role: identity.role,
-            _permits: (user, of_address),
             bad_in_a_row: 0,
             with_token: identity.expires_unix.is_some(),
-            tags,
-            backend: None,
-            checks: Checks::default(),
+            rare: (!tags.is_empty()).then(|| Box::new(RarePeer { tags, ..RarePeer::default() })),
         };
         Verdict::Admit(Box::new(Admitted { session: session_of(core, identity), peer }))
     }
@@ -144,7 +136,7 @@ impl Gateway {
         let identity = jwt::verify(&projects, token, clock::unix_now()).map_err(|_| refused)?;
         let is_same = core.with_hub(|hub| {
             hub.session(id).is_some_and(|session| *session.uid() == *identity.uid)
-                && identity.pid == peer.pid
+                && hub.pid(id) == Some(&identity.pid)
                 && identity.role == peer.role
         });
         let expires = identity.expires_unix.filter(|_| is_same).ok_or(refused)?;

@@ -78,16 +78,22 @@ pub struct Gateway {
 /// A connection's state beyond what the hub keeps.
 #[derive(Debug)]
 pub struct GatewayPeer {
-    pid: Pid,
     role: Role,
-    /// Places of the user and of the address behind a trusted proxy, given back when the connection ends.
-    _permits: (Option<Permit>, Option<Permit>),
     bad_in_a_row: u32,
     /// Whether it was opened with a token, which may be refreshed.
     with_token: bool,
-    /// Tags to be subscribed to at once.
+    rare: Option<Box<RarePeer>>,
+}
+
+// An idle connection pays for this.
+const _: () = assert!(size_of::<GatewayPeer>() <= 16);
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct RarePeer {
+    /// Tags to be subscribed to at once, until they are.
     tags: Vec<Box<str>>,
-    backend: Option<Box<BackendPeer>>,
+    backend: Option<BackendPeer>,
     /// Its questions about what it holds that wait for the exchange.
     checks: Checks,
 }
@@ -159,8 +165,11 @@ impl Gateway {
 impl Service for Gateway {
     type Peer = GatewayPeer;
 
-    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr) -> Verdict<GatewayPeer> {
-        if *upgrade.path == *ROUTE { self.redirect(core, upgrade) } else { self.judge_upgrade(core, upgrade, address) }
+    fn judge(&self, core: &Core, upgrade: &Upgrade, address: IpAddr, permit: &mut Permit) -> Verdict<GatewayPeer> {
+        if *upgrade.path == *ROUTE {
+            return self.redirect(core, upgrade);
+        }
+        self.judge_upgrade(core, upgrade, address, permit)
     }
 
     fn plain(&self, core: &Core, path: &str) -> Option<Plain> {
@@ -176,22 +185,17 @@ impl Service for Gateway {
     }
 
     fn opened(&self, core: &Rc<Core>, peer: &mut GatewayPeer, id: SessionId) {
-        let device_and_uid = core
-            .with_hub(|hub| hub.session(id).map(|session| (session.device().map(Box::from), Box::from(session.uid()))));
-        let Some((device, uid)) = device_and_uid else { return };
+        let known = core.with_hub(|hub| {
+            let session = hub.session(id)?;
+            Some((hub.pid(id)?.clone(), session.device().map(Box::from), Box::from(session.uid())))
+        });
+        let Some((pid, device, uid)) = known else { return };
         self.greet(core, id);
-        let opened = FromCore::Opened {
-            session: id,
-            pid: peer.pid.clone(),
-            role: peer.role,
-            uid,
-            device,
-            since_unix_ms: clock::unix_ms(),
-        };
+        let opened =
+            FromCore::Opened { session: id, pid, role: peer.role, uid, device, since_unix_ms: clock::unix_ms() };
         self.link.send(opened);
-        let tags = std::mem::take(&mut peer.tags);
-        if !tags.is_empty() {
-            self.subscribe_at_once(core, peer, id, &tags);
+        if let Some(RarePeer { tags, .. }) = peer.rare.take().map(|rare| *rare) {
+            self.subscribe_at_once(core, id, &tags);
         }
     }
 
@@ -217,13 +221,13 @@ impl Service for Gateway {
         peer: &mut GatewayPeer,
         id: SessionId,
     ) -> Option<LocalBoxFuture<'static, ()>> {
-        self.submit_turn(core, peer.backend.as_deref_mut()?, id)
+        self.submit_turn(core, peer.rare.as_mut()?.backend.as_mut()?, id)
     }
 
-    fn closed(&self, core: &Rc<Core>, peer: GatewayPeer, id: SessionId) {
+    fn closed(&self, core: &Rc<Core>, _: GatewayPeer, id: SessionId) {
         if let Some(closed) = core.with_hub(|hub| hub.close(id)) {
             for tag in closed.unfollowed {
-                self.unfollowed(&peer.pid, tag);
+                self.unfollowed(&closed.pid, tag);
             }
             self.link.send(FromCore::Closed { session: id });
         }

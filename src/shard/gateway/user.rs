@@ -38,15 +38,17 @@ impl Gateway {
         match command {
             UserCommand::Heart => self.answer_heart(core, id, ack_id),
             UserCommand::Subscribe { tags, denied } => {
-                let (granted, denied) = self.subscribe(core, peer, id, tags, denied);
+                let (granted, denied) = self.subscribe(core, id, tags, denied);
                 if ack_id.is_some() || granted.is_empty() {
                     answer_subscribe(core, id, ack_id, &granted, &denied);
                 }
             }
             UserCommand::Unsubscribe { tags } => {
                 for tag in tags {
-                    if let Some(unused) = core.with_hub(|hub| hub.unfollow(id, &tag)) {
-                        self.unfollowed(&peer.pid, unused);
+                    if let Some(unused) = core.with_hub(|hub| hub.unfollow(id, &tag))
+                        && let Some(pid) = core.with_hub(|hub| hub.pid(id).cloned())
+                    {
+                        self.unfollowed(&pid, unused);
                     }
                 }
                 self.answer_done(core, id, ack_id);
@@ -74,7 +76,7 @@ impl Gateway {
     }
 
     /// Subscribes to what `tags=` of the connect asked for; the client is told only of what it did not get.
-    pub(super) fn subscribe_at_once(&self, core: &Rc<Core>, peer: &GatewayPeer, id: SessionId, names: &[Box<str>]) {
+    pub(super) fn subscribe_at_once(&self, core: &Rc<Core>, id: SessionId, names: &[Box<str>]) {
         let (mut tags, mut denied) = (Vec::new(), Vec::new());
         for name in names {
             match Tag::new(name) {
@@ -82,7 +84,7 @@ impl Gateway {
                 None => denied.push(DeniedTag { tag: name.clone(), err: "bad_tag" }),
             }
         }
-        let (granted, denied) = self.subscribe(core, peer, id, tags, denied);
+        let (granted, denied) = self.subscribe(core, id, tags, denied);
         if !denied.is_empty() {
             answer_subscribe(core, id, None, &granted, &denied);
         }
@@ -91,18 +93,18 @@ impl Gateway {
     fn subscribe(
         &self,
         core: &Rc<Core>,
-        peer: &GatewayPeer,
         id: SessionId,
         tags: Vec<TagRequest>,
         mut denied: Vec<DeniedTag>,
     ) -> (Vec<Tag>, Vec<DeniedTag>) {
+        let Some(pid) = core.with_hub(|hub| hub.pid(id).cloned()) else { return (Vec::new(), denied) };
         let mut granted = Vec::with_capacity(tags.len());
         for request in tags {
             let tag = request.tag.clone();
             let err = if !self.may_follow(core, id, &tag) {
                 "denied"
             } else {
-                match self.follow(core, &peer.pid, id, request, true) {
+                match self.follow(core, &pid, id, request, true) {
                     Ok(()) | Err(FollowRefused::NoSession) => {
                         granted.push(tag);
                         continue;

@@ -438,7 +438,7 @@ pub const FAILED_ADDRESSES_MAX: usize = 4096;
 pub const HTTP_REFUSALS_MAX: usize = 64;
 /// How long accepting pauses when the file limit is reached.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections that a core accepts, and whose begin or end it handles, before all else on it gets a turn; more wait.
+/// Connections that a core accepts, and whose begin or end it handles, before all else on it gets a turn.
 pub const OPENINGS_PER_TURN: usize = 16;
 /// How often the process's memory is measured.
 pub const MEMORY_LOOK: Duration = Duration::from_millis(200);
@@ -469,8 +469,7 @@ pub const PARAMS_MAX: usize = 64;
 pub const LOG_EVENTS_MAX: usize = 8192;
 /// The same in bytes; one event may go beyond it.
 pub const LOG_EVENTS_BYTES_MAX: usize = 16 << 20;
-/// From the begin of an append of several records to that of the next one: what an append costs the queue is shared by what
-/// gathers meanwhile. A single record is not followed by a pause.
+/// From the begin of an append of several records to that of the next: what gathers meanwhile shares an append's cost.
 pub const LOG_GATHER: Duration = Duration::from_micros(500);
 /// Live messages that wait between the queue's connection and the shards.
 pub const LOG_LIVE_MESSAGES_MAX: usize = 8192;

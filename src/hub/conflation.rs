@@ -17,7 +17,7 @@ use crate::{
 use super::{
     Delivery, EXPRESS_FAN_OUT_MAX, Hub,
     outbox::ValueOf,
-    session::{Membership, Millis, Standing},
+    session::{Membership, Millis, Note, Standing},
     stamped::Frame,
     tags::{Subscriber, is_after},
     text_frame,
@@ -69,7 +69,8 @@ impl Hub {
         let number = self.tags.get(tag).number;
         let membership = self.membership_mut(subscriber);
         membership.pass(number);
-        (membership.again, membership.again_gap) = (false, false);
+        membership.notes.set(Note::Again, false);
+        membership.notes.set(Note::AgainGap, false);
         if standing == Standing::Behind {
             self.catch_up(subscriber);
         }
@@ -102,7 +103,7 @@ impl Hub {
                 Standing::Asking => continue,
             }
             // A gap that was told behind them is told again, before what comes in their place.
-            self.membership_mut(subscriber).gap_told = false;
+            self.membership_mut(subscriber).notes.set(Note::GapTold, false);
         }
     }
 
@@ -147,7 +148,7 @@ impl Hub {
         }
         loop {
             let owed = self.membership_of(subscriber);
-            let Membership { seen, again, again_gap, .. } = owed;
+            let (seen, again) = (owed.seen, owed.notes.has(Note::Again));
             let local = self.tags.get(tag);
             let is_owed = |number: u32| number != seen || again;
             let newest = || Some((local.number, local.newest.as_ref()?)).filter(|(number, _)| is_owed(*number));
@@ -161,9 +162,10 @@ impl Hub {
             let value = ValueOf { tag, number, merged, firm: published.keep || is_snapshot };
             let frame = if is_snapshot {
                 let membership = self.membership_mut(subscriber);
-                (membership.again, membership.again_gap) = (false, false);
-                let mut text = Vec::new();
-                message::publication(&mut text, &published, message::Arrival::Snapshot { gap: again_gap });
+                membership.notes.set(Note::Again, false);
+                membership.notes.set(Note::AgainGap, false);
+                let (mut text, gap) = (Vec::new(), owed.notes.has(Note::AgainGap));
+                message::publication(&mut text, &published, message::Arrival::Snapshot { gap });
                 text_frame(&text)
             } else {
                 self.counters.add(Count::Merged, u64::from(merged));
@@ -177,12 +179,14 @@ impl Hub {
             };
             let membership = self.membership_mut(subscriber);
             membership.seen = number;
-            membership.gap_told &= !is_after(number, membership.gap_at);
+            if is_after(number, membership.gap_at) {
+                membership.notes.set(Note::GapTold, false);
+            }
             self.outboxes_bytes += frame.len();
             self.sessions[subscriber.slot as usize].outbox.push_value(frame, value);
         }
         if self.membership_of(subscriber).owes_gap() {
-            self.membership_mut(subscriber).gap_told = true;
+            self.membership_mut(subscriber).notes.set(Note::GapTold, true);
             let frame = self.gap_frame(tag);
             self.outboxes_bytes += frame.len();
             self.sessions[subscriber.slot as usize].outbox.push(frame);

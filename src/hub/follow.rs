@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     Hub,
-    session::{Membership, Session, Standing},
+    session::{Membership, Note, Session, Standing},
     slot_number,
     tags::{Subscriber, interval_ms},
 };
@@ -96,8 +96,9 @@ impl Hub {
             FollowStart::Gap => self.send_gap(id, tag),
             FollowStart::Snapshot { gap, .. } if is_owed => {
                 let membership = self.membership_mut(subscriber);
-                membership.again = true;
-                membership.again_gap |= gap;
+                membership.notes.set(Note::Again, true);
+                let gap = gap || membership.notes.has(Note::AgainGap);
+                membership.notes.set(Note::AgainGap, gap);
             }
             FollowStart::Snapshot { last, gap } => {
                 let mut text = Vec::new();

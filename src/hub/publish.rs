@@ -13,7 +13,7 @@ use super::{
     Delivery, EXPRESS_FAN_OUT_MAX, Hub,
     encoded::Encoded,
     outbox::ValueOf,
-    session::Standing,
+    session::{Note, Standing},
     stamped::{Born, Frame},
     tags::{Subscriber, VALUES_AHEAD_MAX},
 };
@@ -118,7 +118,8 @@ impl Hub {
             let membership = self.membership_mut(subscriber);
             let is_behind = membership.standing == Standing::Behind;
             let is_owed = is_behind || (membership.stream > 0 && membership.seen != number);
-            (membership.gap_at, membership.gap_told) = (number, !is_owed);
+            membership.gap_at = number;
+            membership.notes.set(Note::GapTold, !is_owed);
             if is_owed {
                 (delivery.matched, delivery.merged) = (delivery.matched + 1, delivery.merged + 1);
             } else if self.sessions[subscriber.slot as usize].is_open() {

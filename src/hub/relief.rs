@@ -10,7 +10,11 @@ use crate::{
     model::{SessionId, Tag, tag_rule::Access},
 };
 
-use super::{Hub, session::Session, slot_number};
+use super::{
+    Hub,
+    session::{Note, Session},
+    slot_number,
+};
 
 impl Hub {
     /// Notes that a back-end has subscribed a session to a tag: rules about users do not end that.
@@ -18,7 +22,7 @@ impl Hub {
         let Some(session) = self.session(id) else { return };
         let known = self.tags.find(session.project, tag).and_then(|known| session.membership(known));
         if let Some(index) = known {
-            self.sessions[id.slot as usize].tags[index as usize].ordered = true;
+            self.sessions[id.slot as usize].tags[index as usize].notes.set(Note::Ordered, true);
         }
     }
 
@@ -35,7 +39,7 @@ impl Hub {
     }
 
     fn denied_to(&self, session: &Session, guarded: &HashSet<u32, ahash::RandomState>) -> Vec<Tag> {
-        let own = session.tags.iter().filter(|membership| !membership.ordered && guarded.contains(&membership.tag));
+        let own = session.tags.iter().filter(|membership| !membership.notes.has(Note::Ordered) && guarded.contains(&membership.tag));
         let names = own.map(|membership| &self.tags.get(membership.tag).name);
         names.filter(|name| !self.rules.find(name).admits(name, &session.uid)).cloned().collect()
     }

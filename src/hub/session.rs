@@ -83,21 +83,46 @@ pub(super) struct Membership {
     pub standing: Standing,
     /// The number behind which publications were lost. Whoever has seen no later one is told of the gap before the next.
     pub gap_at: u32,
-    /// The word of that gap is queued, behind all that it has been given.
-    pub gap_told: bool,
-    /// The newest comes as a snapshot, because it asked for it again; whether there is a gap before that.
-    pub again: bool,
-    pub again_gap: bool,
     /// Questions to the exchange that are open.
     pub questions: u8,
-    /// A back-end has subscribed it, whatever the rules say of the user.
-    pub ordered: bool,
+    pub notes: Notes,
 }
+
+/// What is noted of a subscription; a connection has several, so four answers share a byte.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Notes(u8);
+
+/// One of the [`Notes`].
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(super) enum Note {
+    /// The word of its gap is queued, behind all that it has been given.
+    GapTold = 1,
+    /// The newest comes as a snapshot, because it asked for it again.
+    Again = 2,
+    /// There is a gap before that snapshot.
+    AgainGap = 4,
+    /// A back-end has subscribed it, whatever the rules say of the user.
+    Ordered = 8,
+}
+
+impl Notes {
+    pub fn has(self, note: Note) -> bool {
+        self.0 & note as u8 != 0
+    }
+
+    pub fn set(&mut self, note: Note, holds: bool) {
+        self.0 = if holds { self.0 | note as u8 } else { self.0 & !(note as u8) };
+    }
+}
+
+// A connection pays for each of its subscriptions.
+const _: () = assert!(size_of::<Membership>() == 24);
 
 impl Membership {
     /// Whether its next value lies behind a gap that it has to be told of.
     pub fn owes_gap(&self) -> bool {
-        !self.gap_told && !is_after(self.seen, self.gap_at)
+        !self.notes.has(Note::GapTold) && !is_after(self.seen, self.gap_at)
     }
 
     /// It has got or been told of everything up to a number.

@@ -17,7 +17,7 @@ use crate::model::{Published, SessionId, Tag, TagRule, tag_rule::DeliveryClass};
 
 use super::{
     encoded::Encoded,
-    session::{Membership, Millis, Standing},
+    session::{Membership, Millis, Notes, Standing},
     slot_number,
 };
 
@@ -316,11 +316,8 @@ impl Membership {
             asked_ms,
             standing: Standing::Asking,
             gap_at: u32::MAX,
-            gap_told: false,
-            again: false,
-            again_gap: false,
             questions: 1,
-            ordered: false,
+            notes: Notes::default(),
         }
     }
 }

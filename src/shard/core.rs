@@ -206,7 +206,6 @@ impl Core {
     pub async fn walk(self: Rc<Self>) {
         loop {
             if self.walk_slice() {
-                std::thread::yield_now();
                 self.pass().await;
             } else {
                 self.wait_for_dirt().await;

@@ -114,9 +114,8 @@ impl Call {
         self.name == "io_uring_enter" || self.name.starts_with("epoll_") && self.name != "epoll_ctl"
     }
 
-    /// How many pieces a `sendmsg` was given.
-    pub fn pieces(&self) -> usize {
-        let number = self.arguments.split("msg_iovlen=").nth(1).and_then(|rest| rest.split(',').next());
-        number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    /// Whether it writes to a socket.
+    pub fn is_write(&self) -> bool {
+        matches!(&*self.name, "sendto" | "sendmsg")
     }
 }

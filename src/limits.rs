@@ -499,8 +499,7 @@ pub const LOG_ORIGIN_IDLE_MAX: Duration = Duration::from_secs(3600);
 pub const LOG_ORIGIN_KEPT: Duration = Duration::from_secs(86_400);
 /// Entries of the log in the queue, whatever their bytes.
 pub const LOG_ENTRIES_MAX: usize = 1_000_000;
-/// What the embedded queue keeps of each shard behind its readers, in bytes. Only a second reader in the same process could
-/// want more.
+/// What the embedded queue keeps of each shard behind its readers, in bytes, for a second reader in the same process.
 pub const LOG_MEMORY_KEPT_BYTES: usize = 256 << 10;
 /// A tag's last value is written into the queue's store at most once in this time. Far shorter than what the log
 /// holds, in time, so that what the log lets go of is in the store.

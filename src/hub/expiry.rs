@@ -96,7 +96,7 @@ impl Hub {
 
 fn judge(session: &Session, life: &LifeLimits, fragments: Decis, write: Decis, now: Decis) -> Verdict {
     let over = |since: Decis, allowed: Decis| now.saturating_sub(since) >= allowed;
-    if let Phase::Closing { deadline } = session.phase {
+    if let Phase::Closing { deadline } = session.phase() {
         return if now >= deadline { Verdict::Shut } else { Verdict::Fine };
     }
     let silence = decis(life.ping_after);

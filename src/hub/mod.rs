@@ -316,7 +316,7 @@ impl Hub {
         }
         let close_timeout = decis(self.settings.limits.life.close_timeout);
         self.push_unbounded(id.slot, frame::close(code, reason).into());
-        self.sessions[id.slot as usize].phase = Phase::Closing { deadline: self.now + close_timeout };
+        self.sessions[id.slot as usize].closes_at = session::since(self.now + close_timeout);
     }
 
     /// Whether a session may have something to be written.
@@ -485,7 +485,7 @@ impl Hub {
         let reason = "too slow; reconnect and resume with since";
         self.push_unbounded(slot, frame::close(frame::close_code::SLOW, reason).into());
         // One second and no more: what is queued in the kernel goes out or it does not.
-        self.sessions[slot as usize].phase = Phase::Closing { deadline: self.now + decis(SLOW_CLOSE_TIMEOUT) };
+        self.sessions[slot as usize].closes_at = session::since(self.now + decis(SLOW_CLOSE_TIMEOUT));
     }
 }
 

@@ -20,13 +20,14 @@ const SPARE_ITEMS_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub struct Outbox {
     items: VecDeque<Item>,
-    bytes: usize,
+    /// They fit: what waits for one connection is bounded far below.
+    bytes: u32,
     /// Frames of the items; a replay counts as one.
     frames: u32,
     /// How many of the items are values.
     values: u32,
     /// Bytes of the first item that the socket has taken.
-    head_sent: usize,
+    head_sent: u32,
 }
 
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Outbox {
     /// Queues a frame, unless the bytes or frames that wait would pass their bound.
     pub fn offer(&mut self, frame: Frame, bytes_max: usize, frames_max: usize) -> Result<(), OutboxFull> {
         // A frame that finds nothing before it always fits: the bound is on waiting, not on size.
-        let fits = self.bytes + frame.len() <= bytes_max && self.len() + frame.count() <= frames_max;
+        let fits = self.bytes() + frame.len() <= bytes_max && self.len() + frame.count() <= frames_max;
         if !fits && !self.items.is_empty() {
             return Err(OutboxFull);
         }
@@ -74,14 +75,14 @@ impl Outbox {
 
     /// Queues a frame whatever waits: for the few that are bounded by their kind (a close, a handshake's answer).
     pub fn push(&mut self, frame: Frame) {
-        self.bytes += frame.len();
+        self.bytes += size(&frame);
         self.frames += count(&frame);
         self.items.push_back(Item::Frame(frame));
     }
 
     /// Queues a value, which gives way when the socket takes nothing. Its number is the caller's to bound.
     pub fn push_value(&mut self, frame: Frame, of: ValueOf) {
-        self.bytes += frame.len();
+        self.bytes += size(&frame);
         self.frames += count(&frame);
         self.values += 1;
         self.items.push_back(Item::Value(frame, of));
@@ -101,7 +102,7 @@ impl Outbox {
         let before = self.frames;
         self.leave_behind_what_began();
         self.items.truncate(usize::from(self.head_sent > 0));
-        self.bytes = self.items.iter().map(Item::len).sum();
+        self.bytes = self.items.iter().map(Item::size).sum();
         self.frames = self.items.iter().map(Item::count).sum();
         self.values = self.items.iter().map(|item| u32::from(item.is_value())).sum();
         (before - self.frames) as usize
@@ -114,9 +115,9 @@ impl Outbox {
         if self.head_sent == 0 || frame.count() == 1 {
             return None;
         }
-        let (begun, behind) = frame.begun(self.head_sent);
+        let (begun, behind) = frame.begun(self.head_sent as usize);
         let behind = u32::try_from(behind).unwrap_or(u32::MAX);
-        self.bytes -= frame.len();
+        self.bytes -= size(frame);
         self.frames -= count(frame);
         self.head_sent = 0;
         let of = match self.items.pop_front() {
@@ -126,9 +127,9 @@ impl Outbox {
         match begun {
             None => self.values -= u32::from(of.is_some()),
             Some((frame, taken)) => {
-                self.bytes += frame.len();
+                self.bytes += size(&frame);
                 self.frames += 1;
-                self.head_sent = taken;
+                self.head_sent = small(taken);
                 let begun = |of: ValueOf| ValueOf { number: of.number.wrapping_sub(behind), merged: 0, ..of };
                 self.items.push_front(match of.map(begun) {
                     Some(of) => Item::Value(frame, of),
@@ -162,7 +163,7 @@ impl Outbox {
                     // A firm one says what it stands for, so what is before it must come before it.
                     let is_followed = firm.iter().any(|(firm, tag)| *tag == of.tag && place <= *firm);
                     if !has_begun && !is_followed {
-                        *bytes -= frame.len();
+                        *bytes -= size(frame);
                         *frames -= count(frame);
                         *values -= 1;
                         each(*of);
@@ -219,7 +220,7 @@ impl Outbox {
 
     /// Bytes of the frames that wait.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes as usize
     }
 
     /// Frames (and replays) that wait.
@@ -249,7 +250,7 @@ impl Outbox {
         let (mut filled, mut bytes) = (0, 0);
         for (slice, item) in slices.iter_mut().zip(&self.items) {
             let (Item::Frame(frame) | Item::Value(frame, _)) = item else { break };
-            let rest = if filled == 0 { &frame[self.head_sent..] } else { &frame[..] };
+            let rest = if filled == 0 { &frame[self.head_sent as usize..] } else { &frame[..] };
             if filled > 0 && bytes + rest.len() > bytes_max {
                 break;
             }
@@ -263,11 +264,12 @@ impl Outbox {
     /// Takes off what the socket took, and tells `each` whole frame that this finished.
     pub fn advance(&mut self, mut taken: usize, mut each: impl FnMut(Born)) {
         while let Some(item @ (Item::Frame(frame) | Item::Value(frame, _))) = self.items.front() {
-            let (sent, rest) = (self.head_sent, frame.len() - self.head_sent);
+            let sent = self.head_sent as usize;
+            let rest = frame.len() - sent;
             if taken < rest {
-                self.head_sent += taken;
+                self.head_sent += small(taken);
                 if frame.count() > 1 {
-                    let finished = sent + 1..=self.head_sent;
+                    let finished = sent + 1..=sent + taken;
                     frame.parts().filter(|(end, _)| finished.contains(end)).for_each(|(_, born)| each(born));
                 }
                 break;
@@ -277,7 +279,7 @@ impl Outbox {
                 1 => each(frame.born()),
                 _ => frame.parts().filter(|(end, _)| *end > sent).for_each(|(_, born)| each(born)),
             }
-            self.bytes -= frame.len();
+            self.bytes -= size(frame);
             self.frames -= count(frame);
             self.values -= u32::from(item.is_value());
             self.head_sent = 0;
@@ -300,7 +302,7 @@ impl Outbox {
                 self.frames -= 1;
             }
             if !chunk.is_empty() {
-                self.bytes += chunk.len();
+                self.bytes += small(chunk.len());
                 self.frames += 1;
                 self.items.push_front(Item::Frame(chunk.into()));
             }
@@ -309,9 +311,9 @@ impl Outbox {
 }
 
 impl Item {
-    fn len(&self) -> usize {
+    fn size(&self) -> u32 {
         match self {
-            Item::Frame(frame) | Item::Value(frame, _) => frame.len(),
+            Item::Frame(frame) | Item::Value(frame, _) => size(frame),
             Item::Replay(_) => 0,
         }
     }
@@ -329,7 +331,15 @@ impl Item {
 }
 
 fn count(frame: &Frame) -> u32 {
-    u32::try_from(frame.count()).unwrap_or(u32::MAX)
+    small(frame.count())
+}
+
+fn size(frame: &Frame) -> u32 {
+    small(frame.len())
+}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -39,7 +39,10 @@ impl Hub {
     }
 
     fn denied_to(&self, session: &Session, guarded: &HashSet<u32, ahash::RandomState>) -> Vec<Tag> {
-        let own = session.tags.iter().filter(|membership| !membership.notes.has(Note::Ordered) && guarded.contains(&membership.tag));
+        let own = session
+            .tags
+            .iter()
+            .filter(|membership| !membership.notes.has(Note::Ordered) && guarded.contains(&membership.tag));
         let names = own.map(|membership| &self.tags.get(membership.tag).name);
         names.filter(|name| !self.rules.find(name).admits(name, &session.uid)).cloned().collect()
     }

@@ -150,7 +150,8 @@ pub struct Session {
     pub(super) blocked: bool,
     /// It was blocked, and something has waited ever since.
     pub(super) slow: bool,
-    pub(super) phase: Phase,
+    /// When the peer's time is over, once a close frame is queued.
+    pub(super) closes_at: Since,
     /// The last push that matched, so that none is delivered twice.
     pub(super) last_push: u32,
     /// In which of the hub's dirty queues it waits for a write.
@@ -174,7 +175,7 @@ pub(super) struct Rare {
 }
 
 // An idle connection pays for these.
-const _: () = assert!(size_of::<Session>() <= 160 && size_of::<Membership>() <= 28);
+const _: () = assert!(size_of::<Session>() <= 144);
 
 impl Session {
     pub(super) fn new(new: NewSession, generation: u32, project: u32, now: Decis) -> Self {
@@ -193,7 +194,7 @@ impl Session {
             behind_cursor: 0,
             blocked: false,
             slow: false,
-            phase: Phase::Open,
+            closes_at: None,
             last_push: 0,
             dirty_express: false,
             dirty_bulk: false,
@@ -246,7 +247,7 @@ impl Session {
 
     /// Where in its life it is.
     pub fn phase(&self) -> Phase {
-        self.phase
+        self.closes_at.map_or(Phase::Open, |deadline| Phase::Closing { deadline: deadline.get() })
     }
 
     /// Whether something waits to be written.
@@ -255,7 +256,7 @@ impl Session {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.closes_at.is_none()
     }
 
     /// The index of its subscription to a tag.

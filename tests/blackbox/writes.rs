@@ -134,7 +134,9 @@ fn a_backlog_leaves_in_writes_of_up_to_64_kib() {
         for _ in 0..BACKLOG {
             witness.next().await;
         }
-        let Some(trace) = Trace::of(cluster.a(), &["-ff", "-s", "0", "-e", "trace=sendto,sendmsg"]).await else { return };
+        let Some(trace) = Trace::of(cluster.a(), &["-ff", "-s", "0", "-e", "trace=sendto,sendmsg"]).await else {
+            return;
+        };
         let mut bars = 0;
         while bars < BACKLOG {
             let frame = raw.frame().await;

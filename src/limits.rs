@@ -312,7 +312,7 @@ impl Default for WritingLimits {
             notsent_lowat_bytes: 4 << 10,
             send_buffer_bytes: 256 << 10,
             write_bytes_max: 64 << 10,
-            walk_slice: 256,
+            walk_slice: 128,
             payload_guidance_bytes: 1460,
         }
     }

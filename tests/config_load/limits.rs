@@ -55,7 +55,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("notsent_lowat_bytes", "4KiB"),
     ("send_buffer_bytes", "256KiB"),
     ("write_bytes_max", "64KiB"),
-    ("walk_slice", "256"),
+    ("walk_slice", "128"),
     ("payload_guidance_bytes", "1460B"),
     // 9, 16, 17: life
     ("close_timeout", "5s"),

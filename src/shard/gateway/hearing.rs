@@ -39,7 +39,10 @@ impl Gateway {
                     ToCore::Publication(first) => {
                         follow_on(first, &mut messages, &mut run);
                         let bytes = run.iter().map(|published| published.payload.len()).sum();
-                        (run.len(), bytes, self.publish(&core, &run))
+                        let (count, waits) = (run.len(), self.publish(&core, &run));
+                        // Payloads live no longer than somebody waits for them.
+                        run.clear();
+                        (count, bytes, waits)
                     }
                     message => {
                         let bytes = payload_bytes(&message);
@@ -159,9 +162,8 @@ impl Gateway {
     }
 }
 
-/// Fills `run` with a publication and those of its tag that come right behind it.
+/// Fills `run`, which is empty, with a publication and those of its tag that come right behind it.
 fn follow_on(first: Arc<Published>, rest: &mut Peekable<impl Iterator<Item = ToCore>>, run: &mut Vec<Arc<Published>>) {
-    run.clear();
     run.push(first);
     while run.len() < MESSAGES_PER_TURN {
         let is_next = |message: &ToCore| matches!(message, ToCore::Publication(next) if next.tag == run[0].tag && next.pid == run[0].pid);

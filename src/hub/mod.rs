@@ -354,6 +354,12 @@ impl Hub {
         }
     }
 
+    /// All that is to be written to a session, if that is one frame from its begin; otherwise [`Hub::gather`] tells it.
+    pub fn only(&self, id: SessionId) -> Option<&[u8]> {
+        let session = self.session(id).filter(|session| session.behind == 0)?;
+        session.outbox.only().map(|frame| &**frame)
+    }
+
     /// Fills `slices` with what is to be written next to a session; how many, 0 if nothing waits.
     pub fn gather<'a>(&'a mut self, id: SessionId, slices: &mut [IoSlice<'a>]) -> usize {
         let writing = &self.settings.limits.writing;

@@ -261,6 +261,14 @@ impl Outbox {
         filled
     }
 
+    /// All that waits, if that is one frame of which nothing is taken yet.
+    pub fn only(&self) -> Option<&Frame> {
+        match self.items.front() {
+            Some(Item::Frame(frame) | Item::Value(frame, _)) if self.items.len() == 1 && self.head_sent == 0 => Some(frame),
+            _ => None,
+        }
+    }
+
     /// Takes off what the socket took, and tells `each` whole frame that this finished.
     pub fn advance(&mut self, mut taken: usize, mut each: impl FnMut(Born)) {
         while let Some(item @ (Item::Frame(frame) | Item::Value(frame, _))) = self.items.front() {

@@ -303,10 +303,10 @@ impl Core {
 /// A few writes to a socket.
 fn visit(hub: &mut Hub, id: SessionId, socket: &Socket) -> Visit {
     for _ in 0..WRITES_PER_VISIT {
-        let sent = match hub.waiting(id) {
-            waiting if waiting <= SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
-            waiting if waiting <= SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
-            _ => send::<SLICES_MAX>(hub, id, socket),
+        let sent = match hub.only(id) {
+            // Most writes are this.
+            Some(frame) => Some((socket.send(&[IoSlice::new(frame)]), frame.len())),
+            None => send_waiting(hub, id, socket),
         };
         let Some((sent, wanted)) = sent else { return Visit::Done };
         let taken = match sent {
@@ -333,6 +333,16 @@ fn finish_if_closing(hub: &Hub, id: SessionId, socket: &Socket) {
 }
 
 /// One write of what waits for a session: what came of it, and how many bytes it was. None: nothing waits.
+#[inline(never)]
+fn send_waiting(hub: &mut Hub, id: SessionId, socket: &Socket) -> Option<(io::Result<usize>, usize)> {
+    match hub.waiting(id) {
+        waiting if waiting <= SLICES_FEW => send::<SLICES_FEW>(hub, id, socket),
+        waiting if waiting <= SLICES_SOME => send::<SLICES_SOME>(hub, id, socket),
+        _ => send::<SLICES_MAX>(hub, id, socket),
+    }
+}
+
+/// The same with room for so many frames.
 fn send<const SLICES: usize>(hub: &mut Hub, id: SessionId, socket: &Socket) -> Option<(io::Result<usize>, usize)> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let filled = hub.gather(id, &mut slices);

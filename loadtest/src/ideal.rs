@@ -37,7 +37,8 @@ const TOGETHER_MAX: usize = 256;
 const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Most connections that are accepted in one turn.
 const ACCEPTED_A_TURN_MAX: usize = 64;
-const LISTENER: u64 = u64::MAX - 1;
+/// Beyond the numbers of all peers, and below the poller's own.
+const LISTENER: u64 = u64::MAX - 2;
 
 /// The ideal server.
 #[derive(Args, Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::{
     protocol::message,
 };
 
-use super::{Delivery, EXPRESS_FAN_OUT_MAX, Hub, session::Session};
+use super::{Delivery, Hub, session::Session};
 
 /// The parts of an audience that are asked of each candidate.
 struct Filter<'a> {
@@ -41,7 +41,7 @@ impl Hub {
         }
         let mut encoded =
             self.encode(true, &push.stamp, |text| message::push(text, push.affair_id.as_deref(), &push.payload));
-        let express = matched.len() <= EXPRESS_FAN_OUT_MAX;
+        let express = self.is_express(matched.len());
         for id in matched {
             let frame = self.frame_for(id.slot, &mut encoded);
             self.enqueue(id.slot, frame, express, &mut delivery);

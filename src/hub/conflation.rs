@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Delivery, EXPRESS_FAN_OUT_MAX, Hub,
+    Delivery, Hub,
     outbox::ValueOf,
     session::{Membership, Millis, Note, Standing},
     stamped::Frame,
@@ -276,7 +276,7 @@ impl Hub {
         members.due = now_ms + Millis::from(members.interval_ms);
         let mut live = std::mem::take(&mut members.live);
         let bytes_max = self.settings.limits.writing.write_bytes_max;
-        let express = live.len() <= EXPRESS_FAN_OUT_MAX;
+        let express = self.is_express(live.len());
         let (mut place, mut queued, mut evicted) = (0, 0, 0);
         while let Some(&subscriber) = live.get(place) {
             let session = &self.sessions[subscriber.slot as usize];

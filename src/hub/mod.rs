@@ -49,8 +49,11 @@ use encoded::{Compressor, Encoded};
 use index::Projects;
 use stamped::Born;
 
-/// Fan-outs to at most so many connections go before larger ones.
+/// Fan-outs to at most so many connections go before larger ones; so does any that is so many times smaller than what waits.
 const EXPRESS_FAN_OUT_MAX: usize = 64;
+const EXPRESS_TIMES_SMALLER: usize = 8;
+/// Visits to those that go before the others, until one of the others has its turn.
+const EXPRESS_IN_A_ROW_MAX: usize = 7;
 
 /// From the moment a connection is found too slow to the end of its socket.
 const SLOW_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -130,6 +133,8 @@ pub struct Hub {
     dirty_bulk: VecDeque<u32>,
     /// How many have been taken out of either.
     taken: (u64, u64),
+    /// How many the first of them had in a row, at last.
+    express_in_a_row: usize,
     /// Where the next look for expired sessions begins.
     expiry_cursor: usize,
     expiry_round: u32,
@@ -161,6 +166,7 @@ impl Hub {
             dirty_express: VecDeque::new(),
             dirty_bulk: VecDeque::new(),
             taken: (0, 0),
+            express_in_a_row: 0,
             expiry_cursor: 0,
             expiry_round: 0,
             now: 0,
@@ -337,10 +343,18 @@ impl Hub {
         self.taken.0 >= mark.express && self.taken.1 >= mark.bulk
     }
 
-    /// The next session that has something to be written; small fan-outs first.
+    /// Whether a fan-out to so many goes before what waits.
+    fn is_express(&self, fan_out: usize) -> bool {
+        fan_out <= EXPRESS_FAN_OUT_MAX || fan_out * EXPRESS_TIMES_SMALLER <= self.dirty_bulk.len()
+    }
+
+    /// The next session that has something to be written: small fan-outs first, but the others are not left waiting for ever.
     pub fn next_dirty(&mut self) -> Option<SessionId> {
         loop {
-            let (slot, express) = match self.dirty_express.pop_front() {
+            let bulk_is_due = self.express_in_a_row >= EXPRESS_IN_A_ROW_MAX && !self.dirty_bulk.is_empty();
+            let first = if bulk_is_due { None } else { self.dirty_express.pop_front() };
+            self.express_in_a_row = if first.is_some() { self.express_in_a_row + 1 } else { 0 };
+            let (slot, express) = match first {
                 Some(slot) => (slot, true),
                 None => (self.dirty_bulk.pop_front()?, false),
             };
@@ -424,6 +438,14 @@ impl Hub {
     pub fn may_take_its_time(&self, id: SessionId) -> bool {
         let conflates = |membership: &session::Membership| self.tags.get(membership.tag).conflates(membership.stream);
         self.session(id).is_some_and(|session| session.tags.iter().any(conflates))
+    }
+
+    /// Whether a session's outbox is half full, and not because its socket takes nothing.
+    pub fn is_filling(&self, id: SessionId) -> bool {
+        let writing = &self.settings.limits.writing;
+        self.session(id).is_some_and(|Session { outbox, blocked, .. }| {
+            !blocked && (outbox.len() > writing.outbox_frames_max / 2 || outbox.bytes() > writing.outbox_bytes_max / 2)
+        })
     }
 
     /// Whether a closing session has nothing left to write.

@@ -264,7 +264,9 @@ impl Outbox {
     /// All that waits, if that is one frame of which nothing is taken yet.
     pub fn only(&self) -> Option<&Frame> {
         match self.items.front() {
-            Some(Item::Frame(frame) | Item::Value(frame, _)) if self.items.len() == 1 && self.head_sent == 0 => Some(frame),
+            Some(Item::Frame(frame) | Item::Value(frame, _)) if self.items.len() == 1 && self.head_sent == 0 => {
+                Some(frame)
+            }
             _ => None,
         }
     }

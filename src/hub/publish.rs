@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    Delivery, EXPRESS_FAN_OUT_MAX, Hub,
+    Delivery, Hub,
     encoded::Encoded,
     outbox::ValueOf,
     session::{Note, Standing},
@@ -190,7 +190,7 @@ impl Hub {
         let live = std::mem::take(&mut self.tags.get_mut(tag).streams[0].live);
         if !live.is_empty() {
             let mut run = self.encode_run(tag, published);
-            let express = live.len() <= EXPRESS_FAN_OUT_MAX;
+            let express = self.is_express(live.len());
             for &Subscriber { slot, .. } in &live {
                 if !self.sessions[slot as usize].is_open() {
                     continue;
@@ -219,7 +219,7 @@ impl Hub {
         let mut live = std::mem::take(&mut local.streams[0].live);
         if !live.is_empty() {
             let mut run = self.encode_run(tag, published);
-            let express = live.len() <= EXPRESS_FAN_OUT_MAX;
+            let express = self.is_express(live.len());
             let mut place = 0;
             while let Some(&subscriber) = live.get(place) {
                 let slot = subscriber.slot;

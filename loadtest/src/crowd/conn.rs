@@ -81,6 +81,11 @@ impl Conn {
         })
     }
 
+    /// It is read before the others from now on.
+    pub fn put_ahead(&self, poller: &Poller, name: u64) -> io::Result<()> {
+        poller.put_ahead(&self.fd, name, self.is_writable_awaited)
+    }
+
     /// Writes what waits.
     pub fn flush(&mut self, poller: &Poller, name: u64) -> Result<(), Ending> {
         while !self.out.is_empty() {

@@ -98,6 +98,8 @@ pub struct Crowd {
     at_once: usize,
     accept: String,
     begun: usize,
+    /// Those of the first group who stay are read before all others.
+    reads_the_first_ahead: bool,
     /// What texts are checked against.
     pub state: State,
 }
@@ -116,6 +118,7 @@ impl Crowd {
             at_once,
             accept: derive_accept_key(KEY.as_bytes()),
             begun: 0,
+            reads_the_first_ahead: false,
             state,
         })
     }
@@ -123,6 +126,12 @@ impl Crowd {
     /// Never sleeps (see [`Poller::spin`]).
     pub fn spin(&mut self) {
         self.poller.spin();
+    }
+
+    /// From now on those of the first group who stay are read before all others, so that what they are measured to wait is the
+    /// server's doing and not the thousands' who are read in the same thread.
+    pub fn read_the_first_ahead(&mut self) {
+        self.reads_the_first_ahead = true;
     }
 
     /// Microseconds in which it would have slept.
@@ -133,7 +142,7 @@ impl Crowd {
     /// Ends a turn also when there is something in this pipe, which has a number of its own.
     pub fn watch(&self, pipe: &OwnedFd, number: u64) -> io::Result<()> {
         // Beyond all names of connections, and below the poller's own.
-        self.poller.add(pipe, u64::MAX - 1 - number, false)
+        self.poller.add(pipe, u64::MAX - 2 - number, false)
     }
 
     /// One more is to be opened.
@@ -244,7 +253,7 @@ impl Crowd {
     }
 
     fn serve_peer(&mut self, peer: &mut Peer, ready: Ready) -> Result<(), Ending> {
-        let Self { poller, buffer, state, accept, .. } = self;
+        let Self { poller, buffer, state, accept, reads_the_first_ahead, .. } = self;
         let Peer { conn, facts } = peer;
         let was = conn.stage;
         if ready.writable {
@@ -261,6 +270,9 @@ impl Crowd {
         }
         if was != Stage::Live && conn.stage == Stage::Live {
             state.opened(facts, monotonic_us());
+            if *reads_the_first_ahead && matches!(facts.who, Who::Subscriber { group: 0, steady: true }) {
+                conn.put_ahead(poller, ready.name).map_err(|problem| Ending::Reset(problem.kind()))?;
+            }
         }
         read
     }

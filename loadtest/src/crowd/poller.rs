@@ -14,8 +14,9 @@ use crate::clock::monotonic_us;
 
 /// Most events of one wait: what becomes due meanwhile would be late.
 const EVENTS_MAX: usize = 256;
-/// The timer's own name.
+/// The timer's own name, and that of all who go ahead; those of others are below them.
 const TIMER: u64 = u64::MAX;
+const AHEAD: u64 = u64::MAX - 1;
 
 /// What a socket is ready for.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +29,20 @@ pub struct Ready {
     pub readable: bool,
 }
 
+impl Ready {
+    fn of(event: epoll::Event) -> Self {
+        let (name, flags) = (event.data.u64(), event.flags);
+        let writable = flags.contains(epoll::EventFlags::OUT);
+        Self { name, writable, readable: flags.intersects(!epoll::EventFlags::OUT) }
+    }
+}
+
 /// See the module.
 pub struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
+    /// Those who are told of before the others: the kernel tells of thousands in the order in which they became ready.
+    ahead: OwnedFd,
     events: Box<[MaybeUninit<epoll::Event>]>,
     spins: bool,
     spun_us: u64,
@@ -43,8 +54,10 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        let ahead = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &ahead, epoll::EventData::new_u64(AHEAD), epoll::EventFlags::IN)?;
         let events = vec![MaybeUninit::uninit(); EVENTS_MAX].into();
-        Ok(Self { epoll, timer, events, spins: false, spun_us: 0 })
+        Ok(Self { epoll, timer, ahead, events, spins: false, spun_us: 0 })
     }
 
     /// It looks again and again in place of sleeping: a server on this machine has not to wake it, as it has not to wake a
@@ -58,14 +71,24 @@ impl Poller {
         self.spun_us
     }
 
-    /// Waits for `fd` under a name below `u64::MAX`.
+    /// Waits for `fd` under a name below `u64::MAX - 1`.
     pub fn add(&self, fd: &OwnedFd, name: u64, writable_too: bool) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(name), interest(writable_too))?)
     }
 
     /// Changes what is waited for.
     pub fn change(&self, fd: &OwnedFd, name: u64, writable_too: bool) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(name), interest(writable_too))?)
+        let modify = |epoll| epoll::modify(epoll, fd, epoll::EventData::new_u64(name), interest(writable_too));
+        match modify(&self.epoll) {
+            Err(rustix::io::Errno::NOENT) => Ok(modify(&self.ahead)?),
+            modified => Ok(modified?),
+        }
+    }
+
+    /// One that is waited for is told of before the others from now on, at most as many of them as of the others at a time.
+    pub fn put_ahead(&self, fd: &OwnedFd, name: u64, writable_too: bool) -> io::Result<()> {
+        epoll::delete(&self.epoll, fd)?;
+        Ok(epoll::add(&self.ahead, fd, epoll::EventData::new_u64(name), interest(writable_too))?)
     }
 
     /// Waits until `until_us` (monotonic) at the longest; what is ready is added to `ready`.
@@ -88,15 +111,19 @@ impl Poller {
             std::thread::yield_now();
             self.spun_us += monotonic_us() - began_us;
         }
+        let others = ready.len();
+        let mut ahead = false;
         for event in events {
-            let (name, flags) = (event.data.u64(), event.flags);
-            if name == TIMER {
+            match event.data.u64() {
                 // Only that it fired matters, and a timer that was set anew has nothing to read.
-                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-                continue;
+                TIMER => drop(rustix::io::read(&self.timer, &mut [0; 8])),
+                AHEAD => ahead = true,
+                _ => ready.push(Ready::of(*event)),
             }
-            let writable = flags.contains(epoll::EventFlags::OUT);
-            ready.push(Ready { name, writable, readable: flags.intersects(!epoll::EventFlags::OUT) });
+        }
+        if ahead {
+            let (events, _) = epoll::wait(&self.ahead, &mut *self.events, Some(&at_once))?;
+            ready.splice(others..others, events.iter().map(|event| Ready::of(*event)));
         }
         Ok(())
     }
@@ -127,6 +154,29 @@ mod tests {
             assert!(ready.is_empty(), "{ready:?}");
         }
         assert!(poller.spun_us() > 0 && poller.spun_us() < 1_000_000, "{} us", poller.spun_us());
+    }
+
+    #[test]
+    fn those_who_are_put_ahead_are_told_of_first() {
+        let pairs: Vec<_> = (0..3).map(|_| std::os::unix::net::UnixStream::pair().expect("a pair")).collect();
+        let mut poller = Poller::new().expect("a poller");
+        let (ours, mut theirs): (Vec<OwnedFd>, Vec<_>) =
+            pairs.into_iter().map(|(one, other)| (one.into(), other)).unzip();
+        for (fd, name) in ours.iter().zip(0..) {
+            poller.add(fd, name, false).expect("added");
+        }
+        poller.put_ahead(&ours[2], 2, false).expect("moved");
+        for other in &mut theirs {
+            std::io::Write::write_all(other, b"x").expect("written");
+        }
+        let mut told = |poller: &mut Poller| {
+            let mut ready = Vec::new();
+            poller.wait(monotonic_us() + 1_000_000, &mut ready).expect("a wait");
+            ready.iter().map(|ready| (ready.name, ready.writable)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut poller), [(2, false), (0, false), (1, false)]);
+        poller.change(&ours[2], 2, true).expect("changed");
+        assert_eq!(told(&mut poller)[0], (2, true));
     }
 
     #[test]

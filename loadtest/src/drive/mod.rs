@@ -116,6 +116,9 @@ impl<'a> Drive<'a> {
         if scenario.spin && processes == 1 {
             crowd.spin();
         }
+        if scenario.storm.is_some() {
+            crowd.read_the_first_ahead();
+        }
         Ok(Self {
             scenario,
             target,

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a core hears no faster than it writes: once so many messages were taken that a connection's outbox could
 //! fill by hearing alone, the walk must catch up first. What is slow then is the peer and not the core. Publications
-//! that give way to later ones fill no outbox, and are heard as they come. Publications of one tag that follow each other
-//! are delivered together.
+//! that give way to later ones fill no outbox, and are heard as they come; what is for one connection counts when it fills that
+//! one's. Publications of one tag that follow each other are delivered together.
 
 use std::{iter::Peekable, rc::Rc, sync::Arc};
 
@@ -45,9 +45,15 @@ impl Gateway {
                         (count, bytes, waits)
                     }
                     message => {
-                        let bytes = payload_bytes(&message);
+                        let (receiver, bytes) = (receiver(&message), payload_bytes(&message));
                         self.carry_out(&core, message);
-                        (1, bytes, true)
+                        let fills = |session| core.with_hub(|hub| hub.is_filling(session));
+                        match receiver {
+                            None => (1, bytes, true),
+                            // Thousands who come back are told each where to begin: nobody waits for that but who is told much.
+                            Some(session) if !fills(session) => (1, 0, false),
+                            Some(_) => (AHEAD_MESSAGES_MAX, bytes, true),
+                        }
                     }
                 };
                 if waits {
@@ -169,6 +175,14 @@ fn follow_on(first: Arc<Published>, rest: &mut Peekable<impl Iterator<Item = ToC
         let is_next = |message: &ToCore| matches!(message, ToCore::Publication(next) if next.tag == run[0].tag && next.pid == run[0].pid);
         let Some(ToCore::Publication(next)) = rest.next_if(is_next) else { break };
         run.push(next);
+    }
+}
+
+/// The one connection that a message is for, if it can only fill the outbox of that one.
+fn receiver(message: &ToCore) -> Option<SessionId> {
+    match message {
+        ToCore::Followed { session, .. } | ToCore::Text { session, .. } => Some(*session),
+        _ => None,
     }
 }
 

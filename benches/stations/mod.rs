@@ -177,9 +177,14 @@ fn publish(hub: &mut Hub, run: &[Arc<Published>], mut write: impl FnMut(usize, &
     hub.publish_all(run);
     let (mut at, mut bytes) = (0, 0);
     while let Some(id) = hub.next_dirty() {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = hub.gather(id, &mut slices);
-        bytes = write(at, &slices[..filled]);
+        bytes = match hub.only(id) {
+            Some(frame) => write(at, &[IoSlice::new(frame)]),
+            None => {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let filled = hub.gather(id, &mut slices);
+                write(at, &slices[..filled])
+            }
+        };
         hub.wrote(id, bytes, false);
         at += 1;
     }

@@ -169,7 +169,7 @@ mod tests {
         for other in &mut theirs {
             std::io::Write::write_all(other, b"x").expect("written");
         }
-        let mut told = |poller: &mut Poller| {
+        let told = |poller: &mut Poller| {
             let mut ready = Vec::new();
             poller.wait(monotonic_us() + 1_000_000, &mut ready).expect("a wait");
             ready.iter().map(|ready| (ready.name, ready.writable)).collect::<Vec<_>>()

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     clock::monotonic_us,
-    crowd::poller::{Poller, Ready},
+    crowd::poller::{NAME_MAX, Poller, Ready},
     machine, wire,
 };
 
@@ -37,8 +37,8 @@ const TOGETHER_MAX: usize = 256;
 const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Most connections that are accepted in one turn.
 const ACCEPTED_A_TURN_MAX: usize = 64;
-/// Beyond the numbers of all peers, and below the poller's own.
-const LISTENER: u64 = u64::MAX - 2;
+/// Beyond the numbers of all peers.
+const LISTENER: u64 = NAME_MAX;
 
 /// The ideal server.
 #[derive(Args, Clone, Debug)]

@@ -25,7 +25,7 @@ pub use self::state::{GroupState, State};
 use self::{
     conn::{Conn, KEY, Stage},
     dialect::Who,
-    poller::{Poller, Ready},
+    poller::{NAME_MAX, Poller, Ready},
     state::Facts,
 };
 use crate::{clock::monotonic_us, wire::Ending};
@@ -141,8 +141,8 @@ impl Crowd {
 
     /// Ends a turn also when there is something in this pipe, which has a number of its own.
     pub fn watch(&self, pipe: &OwnedFd, number: u64) -> io::Result<()> {
-        // Beyond all names of connections, and below the poller's own.
-        self.poller.add(pipe, u64::MAX - 2 - number, false)
+        // Beyond all names of connections.
+        self.poller.add(pipe, NAME_MAX - number, false)
     }
 
     /// One more is to be opened.

@@ -17,6 +17,8 @@ const EVENTS_MAX: usize = 256;
 /// The timer's own name, and that of all who go ahead; those of others are below them.
 const TIMER: u64 = u64::MAX;
 const AHEAD: u64 = u64::MAX - 1;
+/// The largest name of others.
+pub const NAME_MAX: u64 = AHEAD - 1;
 
 /// What a socket is ready for.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +73,7 @@ impl Poller {
         self.spun_us
     }
 
-    /// Waits for `fd` under a name below `u64::MAX - 1`.
+    /// Waits for `fd` under a name of at most [`NAME_MAX`].
     pub fn add(&self, fd: &OwnedFd, name: u64, writable_too: bool) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(name), interest(writable_too))?)
     }

@@ -52,7 +52,7 @@ impl Gateway {
                             None => (1, bytes, true),
                             // Thousands who come back are told each where to begin: nobody waits for that but who is told much.
                             Some(session) if !fills(session) => (1, 0, false),
-                            Some(_) => (AHEAD_MESSAGES_MAX, bytes, true),
+                            Some(_) => (AHEAD_MESSAGES_MAX, 0, true),
                         }
                     }
                 };
@@ -189,7 +189,6 @@ fn receiver(message: &ToCore) -> Option<SessionId> {
 fn payload_bytes(message: &ToCore) -> usize {
     match message {
         ToCore::Push(push) => push.payload.len(),
-        ToCore::Text { text, .. } => text.len(),
         _ => 0,
     }
 }

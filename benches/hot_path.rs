@@ -3,7 +3,8 @@
 //!
 //! `cargo bench` prints the time of one call; for deliveries that is a whole fan-out, so divide by its subscribers. What a
 //! delivery costs a whole node is measured by the load harness. With `--instructions` every hot path is called a fixed number
-//! of times instead, for `perf/budgets/run`.
+//! of times instead, for `perf/budgets/run`. With `--in-turns` a core's fan-out is compared with a bare loop of `send(2)`
+//! over the same sockets, publication by publication.
 
 mod stations;
 
@@ -12,6 +13,8 @@ use divan::{Bencher, black_box};
 fn main() {
     if std::env::args().any(|argument| argument == "--instructions") {
         stations::counted::run();
+    } else if std::env::args().any(|argument| argument == "--in-turns") {
+        stations::in_turns::run();
     } else {
         divan::main();
     }

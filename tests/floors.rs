@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8, Option<u8>)] = &[
     ("limits", 0, None),
     ("metrics", 0, None),
     ("model", 0, None),
+    ("prefetch", 0, None),
     ("logs", 1, Some(0)),
     ("protocol", 1, Some(0)),
     ("router", 1, Some(0)),

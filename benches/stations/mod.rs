@@ -1,6 +1,7 @@
 //! What a message passes on its way, each station set up and ready to be called: shared by the timings and the counts.
 
 pub mod counted;
+pub mod in_turns;
 
 use std::{
     io::{IoSlice, Read},
@@ -21,7 +22,8 @@ use ws_cluster::{
     limits::{FrameLimits, Limits, QueueLimits},
     metrics::Counters,
     model::{
-        AckTo, Boot, FollowStart, Pid, Publication, Published, Record, RecordId, Role, Stamp, Tag, TagRules, Ticket,
+        AckTo, Boot, FollowStart, Pid, Publication, Published, Record, RecordId, Role, SessionId, Stamp, Tag, TagRules,
+        Ticket,
     },
     protocol::{
         command,
@@ -97,31 +99,42 @@ pub fn decode_from_the_queue(records: usize) -> impl FnMut() -> usize {
     move || Batch::decode(batch.clone()).expect("a batch").count()
 }
 
-/// One core's sessions, all of which follow the tag of [`published`].
-pub fn hub(subscribers: usize) -> Hub {
-    let settings = HubSettings {
+/// A core as it is when nothing is configured.
+pub fn settings() -> HubSettings {
+    HubSettings {
         node: 1,
         boot: Boot(1),
         core: 0,
         limits: Arc::new(Limits::default()),
         rules: TagRules::default(),
         outboxes_bytes_max: usize::MAX,
-    };
-    let (mut hub, published) = (Hub::new(settings, Arc::<Counters>::default()), published());
-    for number in 0..subscribers {
-        let id = hub.open(NewSession {
-            pid: published.pid.clone(),
-            role: Role::User,
-            uid: format!("u{number}").into(),
-            device: None,
-            tag_patterns: None,
-            expires: None,
-            deflate: None,
-        });
-        hub.follow(id, &published.tag, None).expect("it may");
-        hub.followed(id, &published.pid, &published.tag, FollowStart::Empty);
+    }
+}
+
+/// One core's sessions, all of which follow the tag of [`published`].
+pub fn hub(subscribers: usize) -> Hub {
+    let mut hub = Hub::new(settings(), Arc::<Counters>::default());
+    for _ in 0..subscribers {
+        follower(&mut hub);
     }
     hub
+}
+
+/// One more session, which follows the tag of [`published`].
+pub fn follower(hub: &mut Hub) -> SessionId {
+    let published = published();
+    let id = hub.open(NewSession {
+        pid: published.pid.clone(),
+        role: Role::User,
+        uid: format!("u{}", hub.len()).into(),
+        device: None,
+        tag_patterns: None,
+        expires: None,
+        deflate: None,
+    });
+    hub.follow(id, &published.tag, None).expect("it may");
+    hub.followed(id, &published.pid, &published.tag, FollowStart::Empty);
+    id
 }
 
 /// Routes, encodes and queues a publication for all subscribers of a core, and takes it off again.
@@ -177,15 +190,18 @@ fn publish(hub: &mut Hub, run: &[Arc<Published>], mut write: impl FnMut(usize, &
     hub.publish_all(run);
     let (mut at, mut bytes) = (0, 0);
     while let Some(id) = hub.next_dirty() {
-        bytes = match hub.only(id) {
-            Some(frame) => write(at, &[IoSlice::new(frame)]),
+        match hub.only(id) {
+            Some(frame) => {
+                bytes = write(at, &[IoSlice::new(frame)]);
+                hub.wrote_only(id);
+            }
             None => {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let filled = hub.gather(id, &mut slices);
-                write(at, &slices[..filled])
+                bytes = write(at, &slices[..filled]);
+                hub.wrote(id, bytes, false);
             }
-        };
-        hub.wrote(id, bytes, false);
+        }
         at += 1;
     }
     bytes

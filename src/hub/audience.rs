@@ -41,7 +41,7 @@ impl Hub {
         }
         let mut encoded =
             self.encode(true, &push.stamp, |text| message::push(text, push.affair_id.as_deref(), &push.payload));
-        let express = self.is_express(matched.len());
+        let express = self.walk.is_express(matched.len());
         for id in matched {
             let frame = self.frame_for(id.slot, &mut encoded);
             self.enqueue(id.slot, frame, express, &mut delivery);

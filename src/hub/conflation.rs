@@ -18,7 +18,7 @@ use super::{
     Delivery, Hub,
     outbox::ValueOf,
     session::{Membership, Millis, Note, Standing},
-    stamped::Frame,
+    stamped::{Frame, Piece},
     tags::{Subscriber, is_after},
     text_frame,
 };
@@ -160,30 +160,30 @@ impl Hub {
             let merged = number.wrapping_sub(seen).wrapping_sub(1);
             // Nothing comes in the place of a snapshot that was asked for.
             let value = ValueOf { tag, number, merged, firm: published.keep || is_snapshot };
-            let frame = if is_snapshot {
+            let piece = if is_snapshot {
                 let membership = self.membership_mut(subscriber);
                 membership.notes.set(Note::Again, false);
                 membership.notes.set(Note::AgainGap, false);
                 let (mut text, gap) = (Vec::new(), owed.notes.has(Note::AgainGap));
                 message::publication(&mut text, &published, message::Arrival::Snapshot { gap });
-                text_frame(&text)
+                Piece::from(text_frame(&text))
             } else {
                 self.counters.add(Count::Merged, u64::from(merged));
                 self.encode_merged(subscriber.slot, value, &published, together)
             };
             // In one piece with the value: where that gives way, its gap is told with the next.
-            let frame = if owed.owes_gap() {
-                Frame::new([&*self.gap_frame(tag), &*frame].concat(), frame.born())
+            let piece = if owed.owes_gap() {
+                Frame::new([&*self.gap_frame(tag), &*piece.frame].concat(), piece.frame.born()).into()
             } else {
-                frame
+                piece
             };
             let membership = self.membership_mut(subscriber);
             membership.seen = number;
             if is_after(number, membership.gap_at) {
                 membership.notes.set(Note::GapTold, false);
             }
-            self.outboxes_bytes += frame.len();
-            self.sessions[subscriber.slot as usize].outbox.push_value(frame, value);
+            self.outboxes_bytes += piece.bytes as usize;
+            self.sessions[subscriber.slot as usize].outbox.push_value(piece, value);
         }
         if self.membership_of(subscriber).owes_gap() {
             self.membership_mut(subscriber).notes.set(Note::GapTold, true);
@@ -204,7 +204,7 @@ impl Hub {
     ///
     /// Who catches up has mostly missed what nobody else has: only from the second one on, or for a whole stream
     /// (`together`), is it compressed.
-    fn encode_merged(&mut self, slot: u32, value: ValueOf, published: &Published, together: bool) -> Frame {
+    fn encode_merged(&mut self, slot: u32, value: ValueOf, published: &Published, together: bool) -> Piece {
         let ValueOf { tag, number, merged, .. } = value;
         let local = self.tags.get_mut(tag);
         let known = local.encoded.take().filter(|(of, stands_for, _)| (*of, *stands_for) == (number, merged));
@@ -276,7 +276,7 @@ impl Hub {
         members.due = now_ms + Millis::from(members.interval_ms);
         let mut live = std::mem::take(&mut members.live);
         let bytes_max = self.settings.limits.writing.write_bytes_max;
-        let express = self.is_express(live.len());
+        let express = self.walk.is_express(live.len());
         let (mut place, mut queued, mut evicted) = (0, 0, 0);
         while let Some(&subscriber) = live.get(place) {
             let session = &self.sessions[subscriber.slot as usize];

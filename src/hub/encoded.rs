@@ -17,18 +17,18 @@ use crate::{
     },
 };
 
-use super::stamped::{Born, Frame};
+use super::stamped::{Born, Frame, Piece};
 
 /// A message as frames.
 #[derive(Clone, Debug)]
 pub(super) struct Encoded {
     opcode: OpCode,
-    plain: Frame,
+    plain: Piece,
     /// The payload is at the end of `plain`.
     payload_bytes: usize,
     may_deflate: bool,
     /// The frame for each window that somebody wanted; the plain one if compressing gained nothing.
-    deflated: SmallVec<[(Window, Frame); 1]>,
+    deflated: SmallVec<[(Window, Piece); 1]>,
 }
 
 /// What a core compresses with.
@@ -45,7 +45,7 @@ impl Encoded {
     pub fn new(opcode: OpCode, payload: &[u8], may_deflate: bool, born: Born) -> Self {
         Self {
             opcode,
-            plain: Frame::new(frame::encode(opcode, payload), born),
+            plain: Frame::new(frame::encode(opcode, payload), born).into(),
             payload_bytes: payload.len(),
             may_deflate,
             deflated: SmallVec::new(),
@@ -53,21 +53,28 @@ impl Encoded {
     }
 
     /// The frame without compression.
-    pub fn plain(&self) -> Frame {
+    pub fn plain(&self) -> Piece {
         self.plain.clone()
     }
 
     /// The frame for a connection with this agreement.
-    pub fn frame(&mut self, agreed: Option<Deflate>, compressor: &mut Compressor) -> Frame {
+    pub fn frame(&mut self, agreed: Option<Deflate>, compressor: &mut Compressor) -> Piece {
+        match agreed {
+            None => self.plain(),
+            Some(deflate) => self.frame_agreed(deflate, compressor),
+        }
+    }
+
+    fn frame_agreed(&mut self, deflate: Deflate, compressor: &mut Compressor) -> Piece {
         let worth = self.may_deflate && compressor.bytes.contains(&self.payload_bytes);
-        let window = agreed.filter(|_| worth).and_then(|deflate| Window::of(deflate, self.payload_bytes));
+        let window = if worth { Window::of(deflate, self.payload_bytes) } else { None };
         let Some(window) = window else { return self.plain() };
         if let Some((_, frame)) = self.deflated.iter().find(|(made, _)| *made == window) {
             return frame.clone();
         }
-        let payload = &self.plain[self.plain.len() - self.payload_bytes..];
-        let frame = compressor.compress(self.opcode, payload, window);
-        let frame = frame.map_or_else(|| self.plain.clone(), |frame| Frame::new(frame, self.plain.born()));
+        let plain = &self.plain.frame;
+        let frame = compressor.compress(self.opcode, &plain[plain.len() - self.payload_bytes..], window);
+        let frame = frame.map_or_else(|| self.plain(), |frame| Frame::new(frame, plain.born()).into());
         self.deflated.push((window, frame.clone()));
         frame
     }

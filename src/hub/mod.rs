@@ -19,17 +19,12 @@ mod encoded;
 mod outbox;
 mod replay;
 mod stamped;
+mod walk;
 
 mod expiry;
 mod relief;
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    io::IoSlice,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, io::IoSlice, sync::Arc, time::Duration};
 
 use slab::Slab;
 
@@ -47,13 +42,9 @@ use crate::{
 };
 use encoded::{Compressor, Encoded};
 use index::Projects;
-use stamped::Born;
-
-/// Fan-outs to at most so many connections go before larger ones; so does any that is so many times smaller than what waits.
-const EXPRESS_FAN_OUT_MAX: usize = 64;
-const EXPRESS_TIMES_SMALLER: usize = 8;
-/// Visits to those that go before the others, until one of the others has its turn.
-const EXPRESS_IN_A_ROW_MAX: usize = 7;
+use stamped::{Born, Piece};
+use walk::Walk;
+pub use walk::WalkMark;
 
 /// From the moment a connection is found too slow to the end of its socket.
 const SLOW_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -90,13 +81,6 @@ pub struct Delivery {
     pub conflates: bool,
 }
 
-/// A place in the walk over those who have something to be written.
-#[derive(Clone, Copy, Debug)]
-pub struct WalkMark {
-    express: u64,
-    bulk: u64,
-}
-
 /// A session that was closed, for those who need to know.
 #[derive(Debug)]
 pub struct Closed {
@@ -129,12 +113,7 @@ pub struct Hub {
     outboxes_bytes: usize,
     /// The number of the last push, to deliver it at most once to each.
     push_number: u32,
-    dirty_express: VecDeque<u32>,
-    dirty_bulk: VecDeque<u32>,
-    /// How many have been taken out of either.
-    taken: (u64, u64),
-    /// How many the first of them had in a row, at last.
-    express_in_a_row: usize,
+    walk: Walk,
     /// Where the next look for expired sessions begins.
     expiry_cursor: usize,
     expiry_round: u32,
@@ -163,10 +142,7 @@ impl Hub {
             overfull: Vec::new(),
             outboxes_bytes: 0,
             push_number: 0,
-            dirty_express: VecDeque::new(),
-            dirty_bulk: VecDeque::new(),
-            taken: (0, 0),
-            express_in_a_row: 0,
+            walk: Walk::default(),
             expiry_cursor: 0,
             expiry_round: 0,
             now: 0,
@@ -283,9 +259,13 @@ impl Hub {
 
     /// Queues a frame for one session, ahead of large fan-outs.
     pub fn send(&mut self, id: SessionId, frame: Frame) -> Delivery {
+        self.send_piece(id, frame.into())
+    }
+
+    fn send_piece(&mut self, id: SessionId, piece: Piece) -> Delivery {
         let mut delivery = Delivery::default();
         if self.session(id).is_some_and(Session::is_open) {
-            self.enqueue(id.slot, frame, true, &mut delivery);
+            self.enqueue(id.slot, piece, true, &mut delivery);
         }
         delivery
     }
@@ -296,7 +276,7 @@ impl Hub {
             return Delivery::default();
         }
         let frame = self.frame_for(id.slot, &mut Encoded::new(opcode, payload, true, Born::default()));
-        self.send(id, frame)
+        self.send_piece(id, frame)
     }
 
     /// Queues a text message for one session, plain: an answer is short, and nobody shares its frame.
@@ -327,51 +307,54 @@ impl Hub {
 
     /// Whether a session may have something to be written.
     pub fn has_dirty(&self) -> bool {
-        !self.dirty_express.is_empty() || !self.dirty_bulk.is_empty()
+        !self.walk.is_empty()
     }
 
     /// Names everything that waits to be written now, for [`Hub::is_walked`].
     pub fn walk_mark(&self) -> WalkMark {
-        WalkMark {
-            express: self.taken.0 + self.dirty_express.len() as u64,
-            bulk: self.taken.1 + self.dirty_bulk.len() as u64,
-        }
+        self.walk.mark_here()
     }
 
     /// Whether all sessions that had something to be written at that time have been visited since.
     pub fn is_walked(&self, mark: WalkMark) -> bool {
-        self.taken.0 >= mark.express && self.taken.1 >= mark.bulk
-    }
-
-    /// Whether a fan-out to so many goes before what waits.
-    fn is_express(&self, fan_out: usize) -> bool {
-        fan_out <= EXPRESS_FAN_OUT_MAX || fan_out * EXPRESS_TIMES_SMALLER <= self.dirty_bulk.len()
+        self.walk.is_walked(mark)
     }
 
     /// The next session that has something to be written: small fan-outs first, but the others are not left waiting for ever.
     pub fn next_dirty(&mut self) -> Option<SessionId> {
-        loop {
-            let bulk_is_due = self.express_in_a_row >= EXPRESS_IN_A_ROW_MAX && !self.dirty_bulk.is_empty();
-            let first = if bulk_is_due { None } else { self.dirty_express.pop_front() };
-            self.express_in_a_row = if first.is_some() { self.express_in_a_row + 1 } else { 0 };
-            let (slot, express) = match first {
-                Some(slot) => (slot, true),
-                None => (self.dirty_bulk.pop_front()?, false),
-            };
-            *if express { &mut self.taken.0 } else { &mut self.taken.1 } += 1;
-            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
-            let flag = if express { &mut session.dirty_express } else { &mut session.dirty_bulk };
-            // A slot can have changed hands while it waited; then its flag says whether the new one waits too.
-            if std::mem::take(flag) && session.has_waiting() {
-                return Some(SessionId { core: self.settings.core, slot, generation: session.generation });
-            }
-        }
+        let (slot, generation) = self.walk.next(&mut self.sessions)?;
+        Some(SessionId { core: self.settings.core, slot, generation })
     }
 
-    /// All that is to be written to a session, if that is one frame from its begin; otherwise [`Hub::gather`] tells it.
+    /// The slot of one who is visited soon: what its visit needs is worth asking for now.
+    pub fn upcoming(&self) -> Option<u32> {
+        self.walk.upcoming()
+    }
+
+    /// All that is to be written to a session, if that waits in one piece of which nothing is taken yet; [`Hub::wrote_only`] then
+    /// tells that it is. Otherwise [`Hub::gather`] has it.
     pub fn only(&self, id: SessionId) -> Option<&[u8]> {
-        let session = self.session(id).filter(|session| session.behind == 0)?;
-        session.outbox.only().map(|frame| &**frame)
+        self.session(id).filter(|session| session.behind == 0)?.outbox.only()
+    }
+
+    /// The session's socket took all of [`Hub::only`]: what [`Hub::wrote`] does, for what most writes are.
+    pub fn wrote_only(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id.slot as usize];
+        let (latency, wall_us) = (self.counters.latency(), self.wall_us);
+        let taken = session.outbox.take_only(|born| {
+            born.age_us(wall_us).into_iter().for_each(|age_us| latency.record(Stage::Written, age_us));
+        });
+        let Some(Piece { bytes, frames, .. }) = taken else { return };
+        (session.blocked, session.slow, session.stuck_since) = (false, false, None);
+        self.outboxes_bytes -= bytes as usize;
+        self.count_write(u64::from(frames), u64::from(bytes));
+    }
+
+    fn count_write(&self, frames: u64, bytes: u64) {
+        self.counters.inc(Count::Writes);
+        self.counters.add(Count::FramesOut, frames);
+        self.counters.add(Count::BytesOut, bytes);
+        self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
     }
 
     /// Fills `slices` with what is to be written next to a session; how many, 0 if nothing waits.
@@ -427,10 +410,7 @@ impl Hub {
         if blocked {
             self.conflate(id.slot);
         }
-        self.counters.inc(Count::Writes);
-        self.counters.add(Count::FramesOut, frames);
-        self.counters.add(Count::BytesOut, bytes as u64);
-        self.counters.set(Count::OutboxBytes, self.outboxes_bytes as u64);
+        self.count_write(frames, bytes as u64);
         waits
     }
 
@@ -454,24 +434,23 @@ impl Hub {
     }
 
     /// The frame of a message for one of those who get it.
-    fn frame_for(&mut self, slot: u32, encoded: &mut Encoded) -> Frame {
+    fn frame_for(&mut self, slot: u32, encoded: &mut Encoded) -> Piece {
         encoded.frame(self.sessions[slot as usize].deflate, &mut self.compressor)
     }
 
-    fn enqueue(&mut self, slot: u32, frame: Frame, express: bool, delivery: &mut Delivery) {
-        let count = frame.count();
+    fn enqueue(&mut self, slot: u32, piece: Piece, express: bool, delivery: &mut Delivery) {
+        let (bytes, count) = (piece.bytes as usize, piece.frames as usize);
         delivery.matched += count;
         let limits = &self.settings.limits.writing;
         // Over the core's share of memory everybody keeps a sixteenth of the bound, so that only the slow are cut.
-        let crowded = self.outboxes_bytes + frame.len() > self.settings.outboxes_bytes_max;
+        let crowded = self.outboxes_bytes + bytes > self.settings.outboxes_bytes_max;
         let bytes_max = if crowded { limits.outbox_bytes_max / 16 } else { limits.outbox_bytes_max };
         let session = &mut self.sessions[slot as usize];
-        let bytes = frame.len();
-        match session.outbox.offer(frame, bytes_max, limits.outbox_frames_max) {
+        match session.outbox.offer(piece, bytes_max, limits.outbox_frames_max) {
             Ok(()) => {
                 self.outboxes_bytes += bytes;
                 delivery.queued += count;
-                self.mark_dirty(slot, express);
+                self.walk.mark(slot, session, express);
             }
             Err(OutboxFull) => {
                 delivery.evicted += count;
@@ -487,15 +466,7 @@ impl Hub {
     }
 
     fn mark_dirty(&mut self, slot: u32, express: bool) {
-        let session = &mut self.sessions[slot as usize];
-        let (flag, queue) = if express {
-            (&mut session.dirty_express, &mut self.dirty_express)
-        } else {
-            (&mut session.dirty_bulk, &mut self.dirty_bulk)
-        };
-        if !std::mem::replace(flag, true) {
-            queue.push_back(slot);
-        }
+        self.walk.mark(slot, &mut self.sessions[slot as usize], express);
     }
 
     fn cut(&mut self, slot: u32) {

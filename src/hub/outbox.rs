@@ -6,11 +6,11 @@
 
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
-use crate::model::Published;
+use crate::{model::Published, prefetch::prefetch};
 
 use super::{
     replay::Replay,
-    stamped::{Born, Frame},
+    stamped::{Born, Frame, Piece},
 };
 
 /// An emptied queue with more room than this gives it back.
@@ -63,29 +63,35 @@ pub struct OutboxFull;
 
 impl Outbox {
     /// Queues a frame, unless the bytes or frames that wait would pass their bound.
-    pub fn offer(&mut self, frame: Frame, bytes_max: usize, frames_max: usize) -> Result<(), OutboxFull> {
+    pub fn offer(&mut self, piece: impl Into<Piece>, bytes_max: usize, frames_max: usize) -> Result<(), OutboxFull> {
+        let piece = piece.into();
+        let (bytes, frames) = (self.bytes() + piece.bytes as usize, self.len() + piece.frames as usize);
         // A frame that finds nothing before it always fits: the bound is on waiting, not on size.
-        let fits = self.bytes() + frame.len() <= bytes_max && self.len() + frame.count() <= frames_max;
-        if !fits && !self.items.is_empty() {
+        if (bytes > bytes_max || frames > frames_max) && !self.items.is_empty() {
             return Err(OutboxFull);
         }
-        self.push(frame);
+        self.push(piece);
         Ok(())
     }
 
     /// Queues a frame whatever waits: for the few that are bounded by their kind (a close, a handshake's answer).
-    pub fn push(&mut self, frame: Frame) {
-        self.bytes += size(&frame);
-        self.frames += count(&frame);
-        self.items.push_back(Item::Frame(frame));
+    pub fn push(&mut self, piece: impl Into<Piece>) {
+        let piece = piece.into();
+        self.count_in(&piece);
+        self.items.push_back(Item::Frame(piece.frame));
+    }
+
+    fn count_in(&mut self, piece: &Piece) {
+        self.bytes += piece.bytes;
+        self.frames += piece.frames;
     }
 
     /// Queues a value, which gives way when the socket takes nothing. Its number is the caller's to bound.
-    pub fn push_value(&mut self, frame: Frame, of: ValueOf) {
-        self.bytes += size(&frame);
-        self.frames += count(&frame);
+    pub fn push_value(&mut self, piece: impl Into<Piece>, of: ValueOf) {
+        let piece = piece.into();
+        self.count_in(&piece);
         self.values += 1;
-        self.items.push_back(Item::Value(frame, of));
+        self.items.push_back(Item::Value(piece.frame, of));
     }
 
     /// Queues what a resuming subscriber has missed; it costs no bytes until the socket takes it. Of one that
@@ -261,14 +267,35 @@ impl Outbox {
         filled
     }
 
-    /// All that waits, if that is one frame of which nothing is taken yet.
-    pub fn only(&self) -> Option<&Frame> {
+    /// Asks for the memory of what is next.
+    pub fn prefetch(&self) {
+        if let Some(item) = self.items.front() {
+            prefetch(item);
+        }
+    }
+
+    /// All that waits, if that is one piece of which nothing is taken yet.
+    pub fn only(&self) -> Option<&[u8]> {
         match self.items.front() {
             Some(Item::Frame(frame) | Item::Value(frame, _)) if self.items.len() == 1 && self.head_sent == 0 => {
-                Some(frame)
+                Some(frame.first(self.bytes))
             }
             _ => None,
         }
+    }
+
+    /// Takes off that one piece, because the socket took all of it, and tells `each` frame of it.
+    pub fn take_only(&mut self, mut each: impl FnMut(Born)) -> Option<Piece> {
+        let (Item::Frame(frame) | Item::Value(frame, _)) = self.items.pop_front()? else { return None };
+        let (bytes, frames) = (self.bytes, self.frames);
+        match frames {
+            1 => each(frame.born()),
+            _ => frame.parts().for_each(|(_, born)| each(born)),
+        }
+        (self.bytes, self.frames, self.values) = (0, 0, 0);
+        // The next one takes the first place again, and not each of them in turn: one cache line.
+        self.items.clear();
+        Some(Piece { frame, bytes, frames })
     }
 
     /// Takes off what the socket took, and tells `each` whole frame that this finished.
@@ -385,6 +412,30 @@ mod tests {
             assert_eq!(written(&mut outbox, step), wanted, "step {step}");
             assert_eq!(outbox.bytes(), 0);
         }
+    }
+
+    #[test]
+    fn one_piece_of_which_nothing_is_taken_leaves_as_a_whole() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.only().is_none() && outbox.take_only(drop).is_none());
+        for _ in 0..3 {
+            outbox.push_value(several(7, &[3, 5, 1]), ValueOf { tag: 1, number: 9, merged: 2, firm: false });
+            assert_eq!(outbox.only().map(<[u8]>::len), Some(9));
+            let (mut told, mut ages) = (0, Vec::new());
+            let taken = outbox.take_only(|born| {
+                told += 1;
+                ages.push(born);
+            });
+            assert_eq!(taken.map(|piece| (piece.bytes, piece.frames)), Some((9, 3)));
+            assert_eq!((told, ages.last()), (3, Some(&several(7, &[3, 5, 1]).born())));
+            assert!(outbox.is_empty() && !outbox.has_more_than_values());
+            assert_eq!((outbox.bytes(), outbox.len(), outbox.values), (0, 0, 0));
+        }
+        outbox.push(frame(1, 4));
+        outbox.push(frame(2, 4));
+        assert!(outbox.only().is_none(), "two pieces");
+        outbox.advance(5, drop);
+        assert!(outbox.only().is_none(), "a part is taken");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     encoded::Encoded,
     outbox::ValueOf,
     session::{Note, Standing},
-    stamped::{Born, Frame},
+    stamped::{Born, Frame, Piece},
     tags::{Subscriber, VALUES_AHEAD_MAX},
 };
 
@@ -31,13 +31,13 @@ struct Run<'a> {
     /// Of a single one.
     single: Option<Encoded>,
     /// Of several: all in a row, and one by one for those who are sent compressed frames.
-    together: Option<Frame>,
+    together: Option<Piece>,
     apart: Vec<Encoded>,
 }
 
 /// A run's frames for one subscriber.
 enum Frames<'a> {
-    Together(Frame),
+    Together(Piece),
     Apart(&'a mut [Encoded]),
 }
 
@@ -123,7 +123,7 @@ impl Hub {
             if is_owed {
                 (delivery.matched, delivery.merged) = (delivery.matched + 1, delivery.merged + 1);
             } else if self.sessions[subscriber.slot as usize].is_open() {
-                self.enqueue(subscriber.slot, frame.clone(), true, &mut delivery);
+                self.enqueue(subscriber.slot, frame.clone().into(), true, &mut delivery);
             }
         }
         delivery
@@ -155,7 +155,7 @@ impl Hub {
     }
 
     /// All of them in a row.
-    fn encode_together(&mut self, published: &[Arc<Published>]) -> Frame {
+    fn encode_together(&mut self, published: &[Arc<Published>]) -> Piece {
         let mut text = std::mem::take(&mut self.scratch);
         let (mut bytes, mut parts) = (Vec::new(), Vec::with_capacity(published.len()));
         for published in published {
@@ -165,7 +165,7 @@ impl Hub {
             parts.push((super::slot_number(bytes.len()), Born::new(published.stamp.received_us, self.wall_us)));
         }
         self.scratch = text;
-        Frame::several(bytes, &parts)
+        Frame::several(bytes, &parts).into()
     }
 
     /// The frames of a run for one of those who get it: one for all, or one for each.
@@ -190,7 +190,7 @@ impl Hub {
         let live = std::mem::take(&mut self.tags.get_mut(tag).streams[0].live);
         if !live.is_empty() {
             let mut run = self.encode_run(tag, published);
-            let express = self.is_express(live.len());
+            let express = self.walk.is_express(live.len());
             for &Subscriber { slot, .. } in &live {
                 if !self.sessions[slot as usize].is_open() {
                     continue;
@@ -219,7 +219,7 @@ impl Hub {
         let mut live = std::mem::take(&mut local.streams[0].live);
         if !live.is_empty() {
             let mut run = self.encode_run(tag, published);
-            let express = self.is_express(live.len());
+            let express = self.walk.is_express(live.len());
             let mut place = 0;
             while let Some(&subscriber) = live.get(place) {
                 let slot = subscriber.slot;
@@ -260,17 +260,17 @@ impl Hub {
     }
 
     /// Queues a value; an outbox with more of them than a full write is conflated when the delivery is over.
-    pub(super) fn enqueue_value(&mut self, slot: u32, frame: Frame, value: ValueOf, express: bool) {
+    pub(super) fn enqueue_value(&mut self, slot: u32, piece: Piece, value: ValueOf, express: bool) {
         let writing = &self.settings.limits.writing;
         let crowded = self.outboxes_bytes > self.settings.outboxes_bytes_max;
         let ahead_max = if crowded { VALUES_AHEAD_CROWDED_MAX } else { VALUES_AHEAD_MAX };
-        self.outboxes_bytes += frame.len();
-        let outbox = &mut self.sessions[slot as usize].outbox;
-        outbox.push_value(frame, value);
-        if outbox.len() > ahead_max || outbox.bytes() > writing.write_bytes_max {
+        self.outboxes_bytes += piece.bytes as usize;
+        let session = &mut self.sessions[slot as usize];
+        session.outbox.push_value(piece, value);
+        if session.outbox.len() > ahead_max || session.outbox.bytes() > writing.write_bytes_max {
             self.overfull.push(slot);
         }
-        self.mark_dirty(slot, express);
+        self.walk.mark(slot, session, express);
     }
 
     fn kept_bytes_max(&self) -> usize {

@@ -20,6 +20,17 @@ const AGE_MAX_US: u64 = 1 << 31;
 #[derive(Clone)]
 pub struct Frame(Rc<[u8]>);
 
+/// A frame as it waits, with what it takes of a queue: those who hand thousands of references to it out look it up once.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The frame.
+    pub frame: Frame,
+    /// Its bytes. They fit: what waits for one connection is bounded far below.
+    pub bytes: u32,
+    /// How many frames it is.
+    pub frames: u32,
+}
+
 /// Bytes behind those of a frame.
 const TRAILER_BYTES: usize = 2 * size_of::<u32>();
 /// Bytes behind those of several, for each of them.
@@ -104,6 +115,11 @@ impl Frame {
         (None, 0)
     }
 
+    /// Its first bytes, at most as many as it has.
+    pub fn first(&self, bytes: u32) -> &[u8] {
+        &self.0[..bytes as usize]
+    }
+
     /// The word that begins so many bytes before the end.
     fn word(&self, back: usize) -> u32 {
         let tail = &self.0[self.0.len() - back..];
@@ -123,6 +139,13 @@ impl Deref for Frame {
         let count = self.count();
         let table = if count > 1 { count * PART_BYTES } else { 0 };
         &self.0[..self.0.len() - TRAILER_BYTES - table]
+    }
+}
+
+impl From<Frame> for Piece {
+    fn from(frame: Frame) -> Self {
+        let [bytes, frames] = [frame.len(), frame.count()].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Self { frame, bytes, frames }
     }
 }
 

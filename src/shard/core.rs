@@ -18,6 +18,7 @@ use crate::{
     limits::Limits,
     metrics::{Count, Counters},
     model::{SessionId, TagRules},
+    prefetch::prefetch,
     protocol::deflate::Inflater,
 };
 
@@ -220,6 +221,9 @@ impl Core {
             let sockets = self.sockets.borrow();
             for visited in 1..=slice {
                 let Some(id) = hub.next_dirty() else { return false };
+                if let Some(Some(socket)) = hub.upcoming().and_then(|slot| sockets.get(slot as usize)) {
+                    prefetch(&**socket);
+                }
                 if let Some(Some(socket)) = sockets.get(id.slot as usize) {
                     self.write(hub, id, socket);
                 }
@@ -303,12 +307,20 @@ impl Core {
 /// A few writes to a socket.
 fn visit(hub: &mut Hub, id: SessionId, socket: &Socket) -> Visit {
     for _ in 0..WRITES_PER_VISIT {
-        let sent = match hub.only(id) {
-            // Most writes are this.
-            Some(frame) => Some((socket.send(&[IoSlice::new(frame)]), frame.len())),
-            None => send_waiting(hub, id, socket),
+        let (sent, wanted) = match hub.only(id) {
+            Some(frame) => match (socket.send(&[IoSlice::new(frame)]), frame.len()) {
+                // Most visits are this.
+                (Ok(taken), wanted) if taken == wanted => {
+                    hub.wrote_only(id);
+                    return Visit::Done;
+                }
+                sent => sent,
+            },
+            None => match send_waiting(hub, id, socket) {
+                Some(sent) => sent,
+                None => return Visit::Done,
+            },
         };
-        let Some((sent, wanted)) = sent else { return Visit::Done };
         let taken = match sent {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,

@@ -25,4 +25,5 @@ pub use driver::{Driven, Driver, run_on_driver};
 pub use gateway::{AuthReject, Gateway, GatewaySettings};
 pub use opening::Fallback;
 pub use service::{Admitted, Hangup, Plain, Service, Verdict};
+pub use socket::Socket;
 pub use timers::tick;

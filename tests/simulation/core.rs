@@ -351,6 +351,13 @@ impl Core {
     fn visit(&mut self, id: SessionId) -> Visit {
         let Some(conn) = self.conns.get_mut(&id) else { return Visit::Done };
         for _ in 0..WRITES_PER_VISIT {
+            if let Some(all) = self.hub.only(id)
+                && conn.kernel.len() + all.len() <= conn.capacity
+            {
+                conn.kernel.extend_from_slice(all);
+                self.hub.wrote_only(id);
+                return Visit::Done;
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let filled = self.hub.gather(id, &mut slices);
             if filled == 0 {

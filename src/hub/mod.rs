@@ -337,7 +337,7 @@ impl Hub {
         self.session(id).filter(|session| session.behind == 0)?.outbox.only()
     }
 
-    /// The session's socket took all of [`Hub::only`]: what [`Hub::wrote`] does, for what most writes are.
+    /// The session's socket took all of what [`Hub::only`] has just given: what [`Hub::wrote`] does, for what most writes are.
     pub fn wrote_only(&mut self, id: SessionId) {
         let session = &mut self.sessions[id.slot as usize];
         let (latency, wall_us) = (self.counters.latency(), self.wall_us);

@@ -432,10 +432,13 @@ fn a_plain_pubsub_queue_fails_the_comparison() {
 fn the_redis_of_these_tests_forgets_or_remembers_as_told() {
     bounded(async {
         for (persistence, kept) in [(Persistence::None, "$-1"), (Persistence::AppendOnly, "$5")] {
-            let mut redis = Redis::start(persistence).await;
+            // Enough keys, each read so slowly (100 us) that it answers `INFO` while it still reads its file.
+            let mut redis = Redis::start_with(persistence, &["--key-load-delay", "100"]).await;
+            redis.command(&["EVAL", "for i = 1, 3000 do redis.call('set', i, i) end", "0"]).await;
             redis.command(&["SET", "key", "value"]).await;
             redis.restart().await;
-            assert!(redis.command(&["GET", "key"]).await.starts_with(kept), "{persistence:?}");
+            let answer = redis.command(&["GET", "key"]).await;
+            assert!(answer.starts_with(kept), "{persistence:?}: {answer}");
             redis.signal("STOP");
             let asleep = tokio::time::timeout(Duration::from_millis(200), redis.command(&["PING"])).await;
             assert!(asleep.is_err(), "a stopped Redis answers nothing");

@@ -56,13 +56,13 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Starts the process again on its port, and waits until it takes connections.
+    /// Starts the process again on its port, and waits until it has its data.
     pub fn launch(&mut self) {
         let is_back = (0..20).any(|_| self.try_launch());
         assert!(is_back, "redis-server does not come back on port {}", self.port);
     }
 
-    /// Whether the process runs and takes connections. Nothing else happens in the test meanwhile.
+    /// Whether the process runs and has its data. Nothing else happens in the test meanwhile.
     #[expect(clippy::disallowed_methods, reason = "a test's thread may sleep")]
     fn try_launch(&mut self) -> bool {
         let aof = if self.keeps == Keeps::Everything { "yes" } else { "no" };
@@ -81,7 +81,10 @@ impl RedisServer {
             if is_over {
                 break;
             }
-            if self.try_cli(&["INFO", "server"]).is_some_and(|info| info.contains(&own)) {
+            let is_ours = self.try_cli(&["INFO", "server"]).is_some_and(|info| info.contains(&own));
+            // While it reads its file it answers `INFO`, and everything else with `LOADING`.
+            let info = is_ours.then(|| self.try_cli(&["INFO", "persistence"])).flatten();
+            if info.is_some_and(|info| info.contains("\nloading:0")) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));

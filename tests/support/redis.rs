@@ -116,7 +116,7 @@ impl Redis {
         signal(self.pid(), name);
     }
 
-    /// Starts the process; whether it runs.
+    /// Starts the process and waits until it has its data; whether it runs.
     pub async fn launch(&mut self) -> bool {
         let log = std::fs::File::create(self.folder.join("log")).expect("a log for Redis");
         let spawned = Command::new("redis-server")
@@ -134,7 +134,8 @@ impl Redis {
             if matches!(process.try_wait(), Ok(Some(_))) {
                 return false;
             }
-            if self.try_command(&["INFO", "server"]).await.is_ok_and(|info| info.contains(&own)) {
+            let is_ours = self.try_command(&["INFO", "server"]).await.is_ok_and(|info| info.contains(&own));
+            if is_ours && self.has_loaded().await {
                 self.process = Some(process);
                 return true;
             }
@@ -143,6 +144,11 @@ impl Redis {
         let _ = process.kill();
         let _ = process.wait();
         false
+    }
+
+    /// While it reads its file it answers `INFO`, and everything else with `LOADING`. A sentinel has no such file.
+    async fn has_loaded(&self) -> bool {
+        self.try_command(&["INFO", "persistence"]).await.is_ok_and(|info| !info.contains("\nloading:1"))
     }
 
     /// Runs one command; the first bytes of its answer as they came.

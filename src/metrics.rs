@@ -34,6 +34,8 @@ counters! {
     UserConnections => "ws_connection", r#"type="user""#, "Open connections.";
     /// Open back-end connections (gauge).
     BackendConnections => "ws_connection", r#"type="backend""#, "Open connections.";
+    /// Connections whose begin or end waits for its turn (gauge).
+    ConnectionsPutOff => "ws_connections_put_off", "", "Connections whose begin or end waits for its turn, behind those that stay.";
     /// Upgrades answered with 101 and kept.
     HandshakesAccepted => "ws_handshakes_total", r#"result="accepted""#, "Handshakes by result.";
     /// Requests that were no valid upgrade.

@@ -1,11 +1,12 @@
 //! One core on loopback: what a slow, a mad and a busy connection mean for the others on it.
 //!
-//! Method: a shard with one core runs in a thread, with a service that broadcasts `b…`, panics at `p…` and echoes
-//! the rest; plain blocking sockets are its clients. Bounds on time are an order above what is expected.
+//! Method: a shard with one core runs in a thread, with a service that broadcasts `b…`, panics at `p…`, holds the core at
+//! `hold`, tells its counters at `count` and echoes the rest; plain blocking sockets are its clients. What comes while the core
+//! is held, it finds all at once. Bounds on time are an order above what is expected.
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     rc::Rc,
     sync::{Arc, mpsc},
     thread,
@@ -25,6 +26,8 @@ use ws_cluster::{
 
 struct Broadcast {
     pid: Pid,
+    is_held: mpsc::SyncSender<()>,
+    let_go: mpsc::Receiver<()>,
 }
 
 impl Service for Broadcast {
@@ -51,6 +54,19 @@ impl Service for Broadcast {
     fn message(&self, core: &Rc<Core>, (): &mut (), id: SessionId, message: Message<'_>) -> Result<(), Hangup> {
         let Message::Text(text) = message else { return Ok(()) };
         assert!(!text.starts_with('p'), "a panic that was asked for");
+        let counted = [Count::HandshakesAccepted, Count::UserConnections, Count::ConnectionsPutOff];
+        match text {
+            "hold" => {
+                self.is_held.send(()).expect("the test holds it");
+                self.let_go.recv().expect("the test lets go");
+            }
+            "count" => {
+                let counts = counted.map(|count| core.counters().get(count).to_string());
+                core.with_hub(|hub| hub.send_text(id, counts.join(" ").as_bytes()));
+                return Ok(());
+            }
+            _ => {}
+        }
         let payload = format!("\"{text}\"");
         let audience = match text.strip_prefix("b:") {
             Some(rest) => Audience { uids: rest.split(':').take(1).map(Box::from).collect(), ..Audience::default() },
@@ -85,10 +101,19 @@ impl Service for Broadcast {
     }
 }
 
-/// A running core: its address and counters. It ends with the test process.
-fn core(driver: Driver) -> (SocketAddr, Arc<Counters>) {
+/// A running core. It ends with the test process.
+struct Running {
+    address: SocketAddr,
+    counters: Arc<Counters>,
+    is_held: mpsc::Receiver<()>,
+    let_go: mpsc::SyncSender<()>,
+}
+
+fn core(driver: Driver) -> Running {
     let counters = Arc::<Counters>::default();
     let (tell, told) = mpsc::sync_channel(1);
+    let (tell_held, is_held) = mpsc::sync_channel(1);
+    let (let_go, to_go) = mpsc::sync_channel(1);
     let of_core = counters.clone();
     thread::spawn(move || {
         let served = shard::run_on_driver(driver, move |_| async move {
@@ -104,33 +129,48 @@ fn core(driver: Driver) -> (SocketAddr, Arc<Counters>) {
             let core = Core::new(settings, of_core).expect("a core");
             let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
             tell.send(listener.local_addr().expect("an address")).expect("the test waits");
-            let service = Rc::new(Broadcast { pid: Pid::new("p").expect("a pid") });
+            let pid = Pid::new("p").expect("a pid");
+            let service = Rc::new(Broadcast { pid, is_held: tell_held, let_go: to_go });
             monoio::spawn(core.clone().walk());
             monoio::spawn(shard::tick(core.clone()));
             shard::accept(core, service, listener, admission, None).await;
         });
         served.expect("a driver");
     });
-    (told.recv().expect("the core runs"), counters)
+    Running { address: told.recv().expect("the core runs"), counters, is_held, let_go }
 }
 
 struct Client(TcpStream);
 
 impl Client {
     fn connect(address: SocketAddr, uid: &str) -> Self {
-        let mut stream = TcpStream::connect(address).expect("a connection");
+        let mut client = Self::silent(address);
+        client.ask(uid);
+        client.read_answer();
+        client
+    }
+
+    /// One that has sent nothing yet.
+    fn silent(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        Self(stream)
+    }
+
+    fn ask(&mut self, uid: &str) {
         let head = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(format!("GET /{uid} HTTP/1.1\r\n{head}").as_bytes()).expect("a request");
+        self.0.write_all(format!("GET /{uid} HTTP/1.1\r\n{head}").as_bytes()).expect("a request");
+    }
+
+    fn read_answer(&mut self) {
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).expect("an answer");
+            self.0.read_exact(&mut byte).expect("an answer");
             answer.push(byte[0]);
         }
         assert!(answer.starts_with(b"HTTP/1.1 101"));
-        Self(stream)
     }
 
     /// A masked text frame; the mask is zero, which changes nothing.
@@ -171,8 +211,8 @@ impl Client {
 
 fn on_both_drivers(property: impl Fn(SocketAddr, &Counters)) {
     for driver in [Driver::Auto, Driver::Epoll] {
-        let (address, counters) = core(driver);
-        property(address, &counters);
+        let running = core(driver);
+        property(running.address, &running.counters);
     }
 }
 
@@ -235,4 +275,116 @@ fn a_sender_that_never_pauses_leaves_turns_to_the_others() {
         }
         drop(writer.join());
     });
+}
+
+/// A core on which many come or leave at once, and a few that stay.
+struct Storm {
+    running: Running,
+    holder: Client,
+    stayers: Vec<Client>,
+    /// Those who come or leave.
+    many: Vec<Client>,
+}
+
+impl Storm {
+    const MANY: usize = 300;
+    const STAYERS: usize = 10;
+
+    /// `client` makes each of the many.
+    fn new(driver: Driver, client: impl Fn(SocketAddr) -> Client) -> Self {
+        let running = core(driver);
+        let many: Vec<Client> = (0..Self::MANY).map(|_| client(running.address)).collect();
+        // What is accepted in order is accepted when those behind it have opened.
+        let stayers = (0..Self::STAYERS).map(|_| Client::connect(running.address, "stayer")).collect();
+        let holder = Client::connect(running.address, "holder");
+        Self { running, holder, stayers, many }
+    }
+
+    fn hold(&mut self) {
+        self.holder.send("hold");
+        self.running.is_held.recv().expect("the core is held");
+    }
+
+    /// Lets the core find what all have sent, and holds it again before it handles what it puts off.
+    fn let_find(&mut self) {
+        self.holder.send("hold");
+        self.let_go();
+        self.running.is_held.recv().expect("the core is held again");
+    }
+
+    fn let_go(&self) {
+        self.running.let_go.send(()).expect("the core goes on");
+    }
+
+    /// What each of those who stay is told of accepted handshakes, open connections and those put off.
+    fn counts(&mut self) -> Vec<[usize; 3]> {
+        self.stayers.iter_mut().for_each(|stayer| stayer.send("count"));
+        self.let_go();
+        let told = self.stayers.iter_mut().map(|stayer| String::from_utf8(stayer.receive().1).expect("text"));
+        let counts = told.map(|text| text.split(' ').map(|count| count.parse().expect("a number")).collect::<Vec<_>>());
+        counts.map(|counts| counts.try_into().expect("three counts")).collect()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's thread may sleep")]
+    fn wait_until_open(&self, connections: usize) {
+        for _ in 0..1000 {
+            let counters = &self.running.counters;
+            let counts = [Count::UserConnections, Count::ConnectionsPutOff].map(|count| counters.get(count));
+            if counts == [connections as u64, 0] {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} are open and not {connections}", self.running.counters.get(Count::UserConnections));
+    }
+}
+
+#[test]
+fn those_who_come_at_once_hold_nobody_up() {
+    for driver in [Driver::Auto, Driver::Epoll] {
+        let mut storm = Storm::new(driver, Client::silent);
+        storm.hold();
+        storm.many.iter_mut().for_each(|client| client.ask("new"));
+        for [accepted, _, put_off] in storm.counts() {
+            let new = accepted - Storm::STAYERS - 1;
+            assert!(new < Storm::MANY / 2, "{new} were served before those who stay");
+            assert!(put_off > Storm::MANY / 2 && new + put_off <= Storm::MANY, "{new}, {put_off}: each waits once");
+        }
+        storm.many.iter_mut().for_each(Client::read_answer);
+        storm.wait_until_open(Storm::STAYERS + 1 + Storm::MANY);
+    }
+}
+
+#[test]
+fn those_who_leave_at_once_hold_nobody_up_and_wait_once_each() {
+    for driver in [Driver::Auto, Driver::Epoll] {
+        let mut storm = Storm::new(driver, |address| Client::connect(address, "old"));
+        // What they have not read makes a reset of their close, of which the kernel tells as well.
+        storm.many.iter_mut().for_each(|client| client.send("unread"));
+        storm.many.iter_mut().for_each(|client| assert_eq!(client.0.peek(&mut [0]).expect("an echo"), 1));
+        storm.hold();
+        storm.many.iter_mut().for_each(|client| client.0.shutdown(Shutdown::Write).expect("an end"));
+        storm.let_find();
+        storm.many.clear();
+        for [_, open, put_off] in storm.counts() {
+            let old = open - Storm::STAYERS - 1;
+            assert!(old > Storm::MANY / 2, "only {old} are left before those who stay");
+            assert!(put_off > Storm::MANY / 2 && put_off <= old, "{put_off} of {old}: each waits once");
+        }
+        storm.wait_until_open(Storm::STAYERS + 1);
+    }
+}
+
+#[test]
+fn those_who_come_and_leave_before_their_turn_are_gone() {
+    for driver in [Driver::Auto, Driver::Epoll] {
+        let mut storm = Storm::new(driver, Client::silent);
+        storm.hold();
+        storm.many.iter_mut().for_each(|client| client.ask("new"));
+        storm.let_find();
+        storm.many.iter_mut().for_each(|client| client.0.shutdown(Shutdown::Write).expect("an end"));
+        assert!(storm.counts().iter().all(|[_, _, put_off]| *put_off <= Storm::MANY), "each waits once");
+        storm.many.iter_mut().for_each(Client::read_answer);
+        storm.wait_until_open(Storm::STAYERS + 1);
+    }
 }

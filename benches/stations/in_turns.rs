@@ -77,11 +77,11 @@ impl Fan {
         Self { core, sockets, read, has_read }
     }
 
-    /// A publication whose frame has so many bytes, and the frame.
+    /// A publication whose frame has so many bytes (more than a short header tells of), and the frame.
     async fn publication_of(&self, bytes: usize) -> (Arc<Published>, Vec<u8>) {
         let of_payload =
             |payload: usize| Arc::new(Published { payload: Bytes::from(vec![b'1'; payload]), ..published() });
-        let (probe, header) = (100, if bytes < 130 { 2 } else { 4 });
+        let (probe, header) = (100, 4);
         self.read.send(header).expect("a reader");
         self.deliver(&of_payload(probe)).await;
         let head = self.has_read.recv().expect("a head");

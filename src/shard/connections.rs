@@ -4,7 +4,7 @@
 //! in which it comes; whatever has to wait for anything else (a rate, the others' turn, the end of a close) goes on in a task
 //! of its own and comes back.
 //! Invariants: an entry is in nobody's hands or in those of exactly one task; a turn serves at most [`EVENTS_PER_TURN`]
-//! sockets before everybody else on the core gets theirs.
+//! sockets before everybody else on the core gets theirs; begins and ends wait behind those that stay, one a connection.
 
 use std::{
     cell::RefCell,
@@ -22,6 +22,7 @@ use slab::Slab;
 use crate::{
     clock,
     limits::{ACCEPT_PAUSE, OPENINGS_PER_TURN},
+    metrics::Count,
 };
 
 use super::{
@@ -42,6 +43,8 @@ pub(super) struct Connections<S: Service> {
     pub fallback: Option<Fallback>,
     readiness: Readiness,
     seats: RefCell<Slab<Seat<S>>>,
+    /// Begins and ends that wait behind those that stay.
+    later: RefCell<VecDeque<Event>>,
     /// Who has not sent a byte yet, by their deadlines; some have sent one since.
     silent: RefCell<VecDeque<Silent>>,
 }
@@ -50,7 +53,7 @@ pub(super) struct Connections<S: Service> {
 enum Seat<S: Service> {
     /// Accepted; nothing has come yet.
     New(Box<Accepted>),
-    /// Has a session, and waits for its peer.
+    /// Has a session, and waits for its peer; or its end, which has come, for its turn.
     Waiting(Reader<S>),
     /// In the hands of a task.
     Away(Away),
@@ -64,7 +67,9 @@ pub(super) struct Accepted {
     /// When its head must be here.
     pub deadline: Instant,
     /// Something has come, and waits for its turn.
-    is_noted: bool,
+    is_put_off: bool,
+    /// Nothing comes behind that.
+    is_ending: bool,
 }
 
 struct Away {
@@ -89,8 +94,8 @@ impl<S: Service> Connections<S> {
         fallback: Option<Fallback>,
     ) -> io::Result<Rc<Self>> {
         let readiness = Readiness::new()?;
-        let (seats, silent) = (RefCell::default(), RefCell::default());
-        Ok(Rc::new(Self { core, service, admission, fallback, readiness, seats, silent }))
+        let (seats, later, silent) = Default::default();
+        Ok(Rc::new(Self { core, service, admission, fallback, readiness, seats, later, silent }))
     }
 
     /// Takes in an accepted connection.
@@ -102,7 +107,14 @@ impl<S: Service> Connections<S> {
         let seat = seats.vacant_entry();
         let key = seat.key();
         self.readiness.add(socket.descriptor(), key)?;
-        seat.insert(Seat::New(Box::new(Accepted { socket, address, permit, deadline, is_noted: false })));
+        seat.insert(Seat::New(Box::new(Accepted {
+            socket,
+            address,
+            permit,
+            deadline,
+            is_put_off: false,
+            is_ending: false,
+        })));
         let mut silent = self.silent.borrow_mut();
         // Mostly all of them have sent something: then nothing waits here.
         while silent.front().is_some_and(|silent| !is_silent(&seats, silent)) {
@@ -114,9 +126,9 @@ impl<S: Service> Connections<S> {
 
     /// Handles what sockets tell, for ever.
     pub async fn watch(self: Rc<Self>) {
-        let (mut events, mut later, mut handled) = (Vec::new(), VecDeque::new(), 0);
+        let (mut events, mut handled) = (Vec::new(), 0);
         loop {
-            if later.is_empty()
+            if self.later.borrow().is_empty()
                 && let Err(error) = self.readiness.wait().await
             {
                 tracing::error!(%error, "the core's sockets cannot be watched");
@@ -126,7 +138,7 @@ impl<S: Service> Connections<S> {
             while has_more {
                 has_more = self.readiness.take(&mut events);
                 for event in events.drain(..) {
-                    if !self.put_off(event, &mut later) {
+                    if !self.put_off(event) {
                         handled += 1;
                         self.happened(event);
                     }
@@ -137,29 +149,40 @@ impl<S: Service> Connections<S> {
                     self.core.pass().await;
                 }
             }
-            for event in later.drain(..later.len().min(OPENINGS_PER_TURN)) {
-                self.happened(event);
-            }
-            if !later.is_empty() {
+            if self.handle_put_off() {
                 handled = 0;
                 self.core.pass().await;
             }
         }
     }
 
-    /// Whether it is about a connection's begin or end, and goes behind those in `later`: in a storm there are thousands, and
-    /// those that stay must not wait for them all. A begin is in there once, an end as often as the kernel tells of it (the
-    /// peer's side, then ours), so they are bounded by the connections.
-    fn put_off(&self, event: Event, later: &mut VecDeque<Event>) -> bool {
+    /// Whether it is about a connection's begin or end, and has its turn behind those that stay: in a storm there are
+    /// thousands. It waits there once a connection, whatever comes meanwhile.
+    fn put_off(&self, event: Event) -> bool {
         let is_first = match self.seats.borrow_mut().get_mut(event.key) {
-            Some(Seat::New(accepted)) => event.is_readable && !std::mem::replace(&mut accepted.is_noted, true),
-            Some(Seat::Waiting(_)) if event.is_ending => true,
+            Some(Seat::New(accepted)) if event.is_readable => {
+                accepted.is_ending |= event.is_ending;
+                !std::mem::replace(&mut accepted.is_put_off, true)
+            }
+            Some(Seat::Waiting(reader)) if event.is_ending => reader.note_end(),
             _ => return false,
         };
         if is_first {
+            let mut later = self.later.borrow_mut();
             later.push_back(event);
+            self.core.counters().set(Count::ConnectionsPutOff, later.len() as u64);
         }
         true
+    }
+
+    /// Handles some of those that were put off; whether more wait.
+    fn handle_put_off(self: &Rc<Self>) -> bool {
+        for _ in 0..OPENINGS_PER_TURN {
+            let Some(event) = self.later.borrow_mut().pop_front() else { return false };
+            self.core.counters().sub(Count::ConnectionsPutOff, 1);
+            self.happened(event);
+        }
+        !self.later.borrow().is_empty()
     }
 
     /// Turns away who has sent nothing by its deadline, for ever.
@@ -179,7 +202,7 @@ impl<S: Service> Connections<S> {
     fn expire_first(self: &Rc<Self>) {
         let Some(silent) = self.silent.borrow_mut().pop_front() else { return };
         let is_silent = is_silent(&self.seats.borrow(), &silent);
-        if is_silent && let Some(accepted) = self.take_new(silent.key, false) {
+        if is_silent && let Some(accepted) = self.take_new(silent.key) {
             opening::time_out(self.clone(), silent.key, accepted);
         }
     }
@@ -194,7 +217,7 @@ impl<S: Service> Connections<S> {
                     reader.socket().note_writable();
                 }
                 if event.is_readable
-                    && let Some(turn) = reader.turn_in_place(self, event.is_ending)
+                    && let Some(turn) = reader.turn_in_place(self)
                 {
                     let socket = Some(reader.socket().clone());
                     let away = Seat::Away(Away { socket, news: 0, task: None });
@@ -207,24 +230,21 @@ impl<S: Service> Connections<S> {
             Some(Seat::New(_)) if !event.is_readable => {}
             Some(Seat::New(_)) => {
                 drop(seats);
-                if let Some(accepted) = self.take_new(event.key, event.is_ending) {
+                if let Some(accepted) = self.take_new(event.key) {
                     opening::begin(self, event.key, accepted);
                 }
             }
         }
     }
 
-    fn take_new(&self, key: usize, is_ending: bool) -> Option<Box<Accepted>> {
+    fn take_new(&self, key: usize) -> Option<Box<Accepted>> {
         let mut seats = self.seats.borrow_mut();
         let seat = seats.get_mut(key)?;
-        let away = Seat::Away(Away { socket: None, news: u8::from(is_ending), task: None });
-        match std::mem::replace(seat, away) {
-            Seat::New(accepted) => Some(accepted),
-            other => {
-                *seat = other;
-                None
-            }
-        }
+        let Seat::New(accepted) = seat else { return None };
+        let news = u8::from(accepted.is_ending);
+        let away = Seat::Away(Away { socket: None, news, task: None });
+        let Seat::New(accepted) = std::mem::replace(seat, away) else { return None };
+        Some(accepted)
     }
 
     /// Waits until the socket of an entry that is away has told something that was not waited for yet.

@@ -121,6 +121,7 @@ fn core(driver: Driver) -> Running {
             limits.opening.connections_per_address = 0;
             limits.frames.messages_burst = 1 << 20;
             limits.frames.bytes_per_second = 0;
+            limits.frames.turn_bytes_max = 16 << 10;
             let limits = Arc::new(limits);
             let admission = Admission::new(limits.opening.clone(), 1 << 20, Networks::default());
             let rules = TagRules::default();
@@ -372,6 +373,25 @@ fn those_who_leave_at_once_hold_nobody_up_and_wait_once_each() {
             assert!(put_off > Storm::MANY / 2 && put_off <= old, "{put_off} of {old}: each waits once");
         }
         storm.wait_until_open(Storm::STAYERS + 1);
+    }
+}
+
+#[test]
+fn those_who_leave_behind_more_than_a_turn_takes_are_heard_and_gone() {
+    for driver in [Driver::Auto, Driver::Epoll] {
+        let mut storm = Storm::new(driver, |address| Client::connect(address, "old"));
+        let before = storm.running.counters.get(Count::FramesIn);
+        storm.hold();
+        // So few that frames do not end the turn, and bytes for one and a half, two, and two and a half.
+        let message = format!("b:nobody:{}", "x".repeat((4 << 10) - 17));
+        for (number, client) in storm.many.iter_mut().take(30).enumerate() {
+            client.0.write_all(&Client::frame(&message).repeat(6 + number % 3 * 2)).expect("a write");
+        }
+        storm.many.iter_mut().for_each(|client| client.0.shutdown(Shutdown::Write).expect("an end"));
+        storm.let_go();
+        storm.wait_until_open(Storm::STAYERS + 1);
+        let heard = storm.running.counters.get(Count::FramesIn) - before;
+        assert_eq!(heard, 1 + 30 * 8, "all that was sent before the end");
     }
 }
 

@@ -37,8 +37,8 @@ pub(super) struct Reader<S: Service> {
     decoder: Decoder,
     throttle: Throttle,
     role: Role,
-    /// Its socket has told of its end.
-    is_ending: bool,
+    /// Its socket has told of its end, which waits for its turn.
+    end_waits: bool,
     /// Its place among the node's connections, given back with it.
     permit: Permit,
     peer: S::Peer,
@@ -130,7 +130,7 @@ impl<S: Service> Reader<S> {
         let bytes_max = service.message_bytes_max(core, role);
         let decoder = Decoder::new(bytes_max, core.limits().frames.fragments_max).with_deflate(deflate.is_some());
         let throttle = Throttle::new(&rates(core, role), core.moment());
-        Self { socket, id, generation: core.generation(), decoder, throttle, role, is_ending: false, permit, peer }
+        Self { socket, id, generation: core.generation(), decoder, throttle, role, end_waits: false, permit, peer }
     }
 
     /// Its socket.
@@ -138,13 +138,18 @@ impl<S: Service> Reader<S> {
         &self.socket
     }
 
-    /// Its socket tells of its end; whether for the first time.
+    /// Its socket tells of its end, which has to wait for its turn; whether it did not yet.
     pub fn note_end(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_ending, true)
+        !std::mem::replace(&mut self.end_waits, true)
+    }
+
+    /// Its turn has come: whether its end waited for that.
+    pub fn take_end(&mut self) -> bool {
+        std::mem::take(&mut self.end_waits)
     }
 
     /// A turn of an entry that waited for its peer; what is left of it, if anything.
-    pub fn turn_in_place(&mut self, connections: &Rc<Connections<S>>) -> Option<Unfinished> {
+    pub fn turn_in_place(&mut self, connections: &Rc<Connections<S>>, is_ending: bool) -> Option<Unfinished> {
         let Connections { core, service, .. } = &**connections;
         let turned = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let turn = self.turn(core, service, Vec::new());
@@ -152,9 +157,9 @@ impl<S: Service> Reader<S> {
         }));
         let (turn, after) = turned.unwrap_or((Turn::Panicked, None));
         match (turn, after) {
-            (Turn::Idle, None) if !self.is_ending && !self.is_closing(core) => None,
+            (Turn::Idle, None) if !is_ending && !self.is_closing(core) => None,
             // What ends tells nothing more: its end must be read now.
-            (Turn::Idle, after) if self.is_ending => Some(Unfinished { turn: Turn::More(Vec::new()), service: after }),
+            (Turn::Idle, after) if is_ending => Some(Unfinished { turn: Turn::More(Vec::new()), service: after }),
             (turn, after) => Some(Unfinished { turn, service: after }),
         }
     }

@@ -216,11 +216,13 @@ impl<S: Service> Connections<S> {
                 if event.is_writable {
                     reader.socket().note_writable();
                 }
+                let is_ending = reader.take_end();
                 if event.is_readable
-                    && let Some(turn) = reader.turn_in_place(self)
+                    && let Some(turn) = reader.turn_in_place(self, is_ending)
                 {
                     let socket = Some(reader.socket().clone());
-                    let away = Seat::Away(Away { socket, news: 0, task: None });
+                    // Its end is not told again, and may stand behind more than this turn has taken.
+                    let away = Seat::Away(Away { socket, news: u8::from(is_ending), task: None });
                     let Seat::Waiting(reader) = std::mem::replace(&mut seats[event.key], away) else { return };
                     drop(seats);
                     reader.go_on(self, event.key, turn);

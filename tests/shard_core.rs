@@ -54,13 +54,13 @@ impl Service for Broadcast {
     fn message(&self, core: &Rc<Core>, (): &mut (), id: SessionId, message: Message<'_>) -> Result<(), Hangup> {
         let Message::Text(text) = message else { return Ok(()) };
         assert!(!text.starts_with('p'), "a panic that was asked for");
-        let counted = [Count::HandshakesAccepted, Count::UserConnections, Count::ConnectionsPutOff];
         match text {
             "hold" => {
                 self.is_held.send(()).expect("the test holds it");
                 self.let_go.recv().expect("the test lets go");
             }
             "count" => {
+                let counted = [Count::HandshakesAccepted, Count::UserConnections, Count::ConnectionsPutOff];
                 let counts = counted.map(|count| core.counters().get(count).to_string());
                 core.with_hub(|hub| hub.send_text(id, counts.join(" ").as_bytes()));
                 return Ok(());
@@ -210,16 +210,15 @@ impl Client {
     }
 }
 
-fn on_both_drivers(property: impl Fn(SocketAddr, &Counters)) {
+fn on_both_drivers(property: impl Fn(Running)) {
     for driver in [Driver::Auto, Driver::Epoll] {
-        let running = core(driver);
-        property(running.address, &running.counters);
+        property(core(driver));
     }
 }
 
 #[test]
 fn a_reader_that_stops_reading_does_not_delay_another_one() {
-    on_both_drivers(|address, counters| {
+    on_both_drivers(|Running { address, counters, .. }| {
         let _stopped = Client::connect(address, "slow");
         let mut other = Client::connect(address, "fast");
         let mut sender = Client::connect(address, "sender");
@@ -236,7 +235,7 @@ fn a_reader_that_stops_reading_does_not_delay_another_one() {
 
 #[test]
 fn a_panic_ends_its_connection_and_no_other() {
-    on_both_drivers(|address, counters| {
+    on_both_drivers(|Running { address, counters, .. }| {
         let mut mad = Client::connect(address, "mad");
         let mut sane = Client::connect(address, "sane");
         mad.send("panic");
@@ -250,7 +249,7 @@ fn a_panic_ends_its_connection_and_no_other() {
 
 #[test]
 fn what_waits_for_a_socket_leaves_in_few_writes() {
-    on_both_drivers(|address, counters| {
+    on_both_drivers(|Running { address, counters, .. }| {
         let mut client = Client::connect(address, "one");
         let before = counters.get(Count::Writes);
         let burst: Vec<u8> = (0..100).flat_map(|number| Client::frame(&format!("{number}"))).collect();
@@ -265,7 +264,7 @@ fn what_waits_for_a_socket_leaves_in_few_writes() {
 
 #[test]
 fn a_sender_that_never_pauses_leaves_turns_to_the_others() {
-    on_both_drivers(|address, _| {
+    on_both_drivers(|Running { address, .. }| {
         let mut flood = Client::connect(address, "flood");
         let mut calm = Client::connect(address, "calm");
         let frames: Vec<u8> = (0..20_000).flat_map(|_| Client::frame("b:nobody:x")).collect();
@@ -292,8 +291,7 @@ impl Storm {
     const STAYERS: usize = 10;
 
     /// `client` makes each of the many.
-    fn new(driver: Driver, client: impl Fn(SocketAddr) -> Client) -> Self {
-        let running = core(driver);
+    fn new(running: Running, client: impl Fn(SocketAddr) -> Client) -> Self {
         let many: Vec<Client> = (0..Self::MANY).map(|_| client(running.address)).collect();
         // What is accepted in order is accepted when those behind it have opened.
         let stayers = (0..Self::STAYERS).map(|_| Client::connect(running.address, "stayer")).collect();
@@ -342,8 +340,8 @@ impl Storm {
 
 #[test]
 fn those_who_come_at_once_hold_nobody_up() {
-    for driver in [Driver::Auto, Driver::Epoll] {
-        let mut storm = Storm::new(driver, Client::silent);
+    on_both_drivers(|running| {
+        let mut storm = Storm::new(running, Client::silent);
         storm.hold();
         storm.many.iter_mut().for_each(|client| client.ask("new"));
         for [accepted, _, put_off] in storm.counts() {
@@ -353,13 +351,13 @@ fn those_who_come_at_once_hold_nobody_up() {
         }
         storm.many.iter_mut().for_each(Client::read_answer);
         storm.wait_until_open(Storm::STAYERS + 1 + Storm::MANY);
-    }
+    });
 }
 
 #[test]
 fn those_who_leave_at_once_hold_nobody_up_and_wait_once_each() {
-    for driver in [Driver::Auto, Driver::Epoll] {
-        let mut storm = Storm::new(driver, |address| Client::connect(address, "old"));
+    on_both_drivers(|running| {
+        let mut storm = Storm::new(running, |address| Client::connect(address, "old"));
         // What they have not read makes a reset of their close, of which the kernel tells as well.
         storm.many.iter_mut().for_each(|client| client.send("unread"));
         storm.many.iter_mut().for_each(|client| assert_eq!(client.0.peek(&mut [0]).expect("an echo"), 1));
@@ -373,13 +371,13 @@ fn those_who_leave_at_once_hold_nobody_up_and_wait_once_each() {
             assert!(put_off > Storm::MANY / 2 && put_off <= old, "{put_off} of {old}: each waits once");
         }
         storm.wait_until_open(Storm::STAYERS + 1);
-    }
+    });
 }
 
 #[test]
 fn those_who_leave_behind_more_than_a_turn_takes_are_heard_and_gone() {
-    for driver in [Driver::Auto, Driver::Epoll] {
-        let mut storm = Storm::new(driver, |address| Client::connect(address, "old"));
+    on_both_drivers(|running| {
+        let mut storm = Storm::new(running, |address| Client::connect(address, "old"));
         let before = storm.running.counters.get(Count::FramesIn);
         storm.hold();
         // So few that frames do not end the turn, and bytes for one and a half, two, and two and a half.
@@ -392,13 +390,13 @@ fn those_who_leave_behind_more_than_a_turn_takes_are_heard_and_gone() {
         storm.wait_until_open(Storm::STAYERS + 1);
         let heard = storm.running.counters.get(Count::FramesIn) - before;
         assert_eq!(heard, 1 + 30 * 8, "all that was sent before the end");
-    }
+    });
 }
 
 #[test]
 fn those_who_come_and_leave_before_their_turn_are_gone() {
-    for driver in [Driver::Auto, Driver::Epoll] {
-        let mut storm = Storm::new(driver, Client::silent);
+    on_both_drivers(|running| {
+        let mut storm = Storm::new(running, Client::silent);
         storm.hold();
         storm.many.iter_mut().for_each(|client| client.ask("new"));
         storm.let_find();
@@ -406,5 +404,5 @@ fn those_who_come_and_leave_before_their_turn_are_gone() {
         assert!(storm.counts().iter().all(|[_, _, put_off]| *put_off <= Storm::MANY), "each waits once");
         storm.many.iter_mut().for_each(Client::read_answer);
         storm.wait_until_open(Storm::STAYERS + 1);
-    }
+    });
 }

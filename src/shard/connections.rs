@@ -168,9 +168,8 @@ impl<S: Service> Connections<S> {
             _ => return false,
         };
         if is_first {
-            let mut later = self.later.borrow_mut();
-            later.push_back(event);
-            self.core.counters().set(Count::ConnectionsPutOff, later.len() as u64);
+            self.later.borrow_mut().push_back(event);
+            self.core.counters().inc(Count::ConnectionsPutOff);
         }
         true
     }
